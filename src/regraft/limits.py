@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every maximum in one place. Nothing that a peer or a file claims is believed beyond these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Maxima; sizes in bytes, times in seconds, the rest are counts. Defaults suit a device with 128 MiB of RAM."""
+
+    # images and chunks
+    image_size: int = 1 << 44
+    chunk_size: int = 16 * MIB  #: decoded bytes of one unit
+    stored_size: int = 17 * MIB  #: stored bytes of one unit
+    chunks: int = 4_000_000
+    dictionary_size: int = 4 * MIB
+    header_size: int = 256 * MIB  #: of a chunked artifact; read in pieces, held as columns
+    optional_elements: int = 64
+    optional_element_size: int = MIB
+    zstd_window_log: int = 27
+
+    # bundles
+    description_size: int = MIB
+    signature_size: int = 64 * KIB
+    artifacts: int = 1024  #: entries of one cpio archive
+    name_length: int = 255
+    nesting: int = 32  #: depth of groups, lists and references in an sw-description
+    settings: int = 65_536  #: values in an sw-description
+    string_length: int = 256 * KIB
+    certificates: int = 32
+
+    # transport
+    connections: int = 4
+    retries: int = 8  #: tries of one request before its error counts
+    redirects: int = 5
+    idle_timeout: float = 60.0
+    connect_timeout: float = 20.0
+    retry_wait: float = 120.0  #: longest wait between two tries, whatever Retry-After says
+    low_speed: int = 64  #: bytes per second below which a transfer counts as stalled ...
+    low_speed_time: float = 60.0  #: ... when it lasts this long
+    ranges_per_request: int = 256
+    range_header: int = 7 * KIB  #: characters of one Range header: common servers refuse 8 KiB
+    request_size: int = 8 * MIB  #: bytes asked for at once
+    part_header: int = 8 * KIB
+
+    # execution
+    buffer: int = 16 * MIB  #: bytes in flight between threads
+    batch: int = MIB  #: bytes copied and hashed at once
+    journal_interval: float = 1.0  #: time between two durable records
+    journal_bytes: int = 64 * MIB  #: bytes written between two durable records
+    journal_size: int = 64 * MIB
+
+
+DEFAULT = Limits()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digests, and columns of equally long digests."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, overload
+
+from regraft.model.buffers import Buffer
+
+
+class Hasher(Protocol):
+    """What `Algorithm.hasher` returns: feed bytes, then take the digest."""
+
+    def update(self, data: Buffer, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _Truncated:
+    """The first `size` bytes of another hash, e.g. zchunk's SHA-512/128 (not NIST's SHA-512/t)."""
+
+    __slots__ = ("_inner", "_size")
+
+    def __init__(self, inner: Hasher, size: int) -> None:
+        self._inner, self._size = inner, size
+
+    def update(self, data: Buffer, /) -> None:
+        self._inner.update(data)
+
+    def digest(self) -> bytes:
+        return self._inner.digest()[: self._size]
+
+
+class Algorithm(Enum):
+    """Digest algorithms of the formats; the value is (name, size in bytes)."""
+
+    SHA1 = ("sha1", 20)
+    SHA256 = ("sha256", 32)
+    SHA512 = ("sha512", 64)
+    SHA512_128 = ("sha512_128", 16)
+
+    @property
+    def label(self) -> str:
+        return self.value[0]
+
+    @property
+    def size(self) -> int:
+        return self.value[1]
+
+    def hasher(self) -> Hasher:
+        if self is Algorithm.SHA512_128:
+            return _Truncated(hashlib.sha512(), 16)
+        return hashlib.new(self.label, usedforsecurity=self is not Algorithm.SHA1)
+
+    def of(self, data: Buffer) -> bytes:
+        """The digest of `data`."""
+        hasher = self.hasher()
+        hasher.update(data)
+        return hasher.digest()
+
+    @classmethod
+    def named(cls, label: str) -> Algorithm:
+        """The algorithm called `label`; raises KeyError for any other word."""
+        for member in cls:
+            if member.label == label:
+                return member
+        raise KeyError(label)
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """An algorithm and its value. Compare with `matches`, which takes constant time."""
+
+    algorithm: Algorithm
+    value: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.value) != self.algorithm.size:
+            raise ValueError(f"{self.algorithm.label} has {self.algorithm.size} bytes, not {len(self.value)}")
+
+    @classmethod
+    def of(cls, data: Buffer, algorithm: Algorithm = Algorithm.SHA256) -> Digest:
+        return cls(algorithm, algorithm.of(data))
+
+    @property
+    def hex(self) -> str:
+        return self.value.hex()
+
+    def matches(self, data: Buffer) -> bool:
+        return hmac.compare_digest(self.algorithm.of(data), self.value)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm.label}:{self.hex}"
+
+
+class DigestColumn:
+    """Digests of one algorithm, end to end in one buffer. The column may be absent: `algorithm` None and length 0."""
+
+    __slots__ = ("algorithm", "data")
+
+    def __init__(self, algorithm: Algorithm | None, data: Buffer = b"") -> None:
+        self.algorithm = algorithm
+        self.data = bytearray(data)
+        if len(self.data) % (algorithm.size if algorithm else 1) or (algorithm is None and self.data):
+            raise ValueError("a digest column holds whole digests")
+
+    def append(self, value: bytes) -> None:
+        if self.algorithm is None or len(value) != self.algorithm.size:
+            raise ValueError("digest of another size than the column's")
+        self.data += value
+
+    def __len__(self) -> int:
+        return len(self.data) // self.algorithm.size if self.algorithm else 0
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+    @overload
+    def __getitem__(self, row: slice) -> bytes: ...
+    def __getitem__(self, row: int | slice) -> bytes:
+        """The digest of one row, or the joined digests of a run of rows."""
+        size = self.algorithm.size if self.algorithm else 0
+        if isinstance(row, slice):
+            start, stop, step = row.indices(len(self))
+            if step != 1:
+                raise ValueError("a run of rows has step 1")
+            return bytes(self.data[start * size : stop * size])
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return bytes(self.data[row * size : (row + 1) * size])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[row] for row in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DigestColumn):
+            return NotImplemented
+        return self.algorithm is other.algorithm and self.data == other.data
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, like a list

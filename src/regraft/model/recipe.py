@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a target consists of."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from regraft.model.digest import Algorithm, Digest, DigestColumn
+from regraft.model.table import Kind, OpTable
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where stored bytes lie: `location` is a path or a URL, `size` in bytes if the format tells it."""
+
+    location: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a unit is stored. `dictionary` is the unit that must be decoded first and primes this codec."""
+
+    name: str
+    dictionary: int | None = None
+
+
+class Units:
+    """Ranges of stored bytes in blobs that are decoded as a whole. 25 bytes and a digest each."""
+
+    __slots__ = ("blob", "codec", "digests", "length", "offset", "stored")
+
+    def __init__(self, algorithm: Algorithm | None) -> None:
+        self.blob = array("H")
+        self.codec = array("B")
+        self.offset = array("Q")  #: of the stored bytes in the blob
+        self.stored = array("I")  #: stored length
+        self.length = array("I")  #: decoded length
+        self.digests = DigestColumn(algorithm)  #: of the stored bytes; absent if the format has none
+
+    def add(self, *, blob: int, codec: int, offset: int, stored: int, length: int, digest: bytes | None) -> int:
+        """Append a unit and return its number."""
+        if (digest is None) != (self.digests.algorithm is None):
+            raise ValueError("all units have a stored digest, or none has")
+        if digest is not None:
+            self.digests.append(digest)
+        self.blob.append(blob)
+        self.codec.append(codec)
+        self.offset.append(offset)
+        self.stored.append(stored)
+        self.length.append(length)
+        return len(self.blob) - 1
+
+    def __len__(self) -> int:
+        return len(self.blob)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A target image as a table of operations.
+
+    In a recipe, COPY and PATCH refer to seed 0, the one base of a delta; chunked formats have only DATA (and ZERO).
+    `digest` is that of the whole target; None says that the format has none: then the rows' digests must cover every
+    byte, or the release metadata must bring one.
+    """
+
+    table: OpTable
+    units: Units
+    blobs: tuple[Blob, ...]
+    codecs: tuple[Codec, ...]
+    digest: Digest | None = None
+    chunker: str = ""  #: the rule that made the cuts, as in `Index.chunker`; empty if unknown
+    identity: bytes = field(default=b"")  #: digest of the artifact's description: two recipes with it are the same
+
+    @property
+    def size(self) -> int:
+        """Bytes of the target."""
+        return self.table.size
+
+    def verifiable(self) -> bool:
+        """Whether every byte of the target is covered by a digest of this recipe."""
+        digests = self.table.digests
+        return self.digest is not None or (digests.algorithm is not None and len(digests) == len(self.table))
+
+    def check(self) -> None:
+        """Raise ValueError if an operation refers outside of its unit, codec or blob.
+
+        A parser calls this last; ways out rely on it.
+        """
+        table, units = self.table, self.units
+        for row in range(len(table)):
+            for number in range(table.first[row], table.first[row + 1]):
+                if table.kind[number] in (Kind.DATA, Kind.PATCH):
+                    unit = table.unit[number]
+                    if unit >= len(units) or table.within[number] + table.length(row) > units.length[unit]:
+                        raise ValueError(f"row {row} refers outside of its unit")
+        for unit in range(len(units)):
+            if units.blob[unit] >= len(self.blobs) or units.codec[unit] >= len(self.codecs):
+                raise ValueError(f"unit {unit} refers to a blob or codec that is not there")
