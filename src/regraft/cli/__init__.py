@@ -14,7 +14,7 @@ from regraft.cli._output import fail
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit. Never shows a traceback for bad input: cause, cure, and the class's exit status."""
+    """Run the command line and exit. Bad input shows cause and cure and exits with the class's status, no traceback."""
     import click
 
     from regraft.errors import RegraftError, UsageError
