@@ -48,8 +48,8 @@ def select(
 
 
 def selections(tree: Tree) -> list[tuple[str, tuple[str, str] | None]]:
-    """Every (board, set_mode) for which the tree has a place of its own, the plain root first."""
-    found: list[tuple[str, tuple[str, str] | None]] = [("", None)]
+    """Every (board, set_mode) for which the tree has a place of its own; the plain root first if it has sections."""
+    found: list[tuple[str, tuple[str, str] | None]] = [("", None)] if _holds(tree.software) else []
     for one, outer in _groups(tree.software):
         if _holds(outer):
             found.append((one, None))
@@ -57,7 +57,7 @@ def selections(tree: Tree) -> list[tuple[str, tuple[str, str] | None]]:
             if _holds(middle):
                 found.append(("", (one, two)))
             found += [(one, (two, three)) for three, inner in _groups(middle) if _holds(inner)]
-    return found
+    return found or [("", None)]
 
 
 def _groups(group: Mapping[str, Value]) -> Iterator[tuple[str, dict[str, Value]]]:
