@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from regraft.model.buffers import Buffer
 
 
 class Range(NamedTuple):
@@ -22,7 +24,7 @@ class Range(NamedTuple):
 class RangeSource(Protocol):
     """Stored bytes that can be read in ranges: a local file or a file behind a URL."""
 
-    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
         """Yield (position in `ranges`, exactly the bytes of that range), each position once.
 
         `ranges` are sorted by offset and do not overlap. With `ordered` they come in that order, else as they arrive.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module per wire format: bytes to model and back, without any input or output."""
+"""One module per wire format: bytes to model and back. Pure: no files, no sockets."""
