@@ -30,6 +30,7 @@ class Limits:
     signature_size: int = 64 * KIB
     artifacts: int = 1024  #: entries of one cpio archive
     name_length: int = 255
+    trailing_padding: int = 64 * KIB  #: zeros behind an archive's trailer
     nesting: int = 32  #: depth of groups, lists and references in an sw-description
     settings: int = 65_536  #: values in an sw-description
     string_length: int = 256 * KIB

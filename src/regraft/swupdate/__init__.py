@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SWUpdate's world: its description of a release, its handlers, its installer."""
+"""The world of SWUpdate: bundles, their descriptions, the handlers that install what they list."""
