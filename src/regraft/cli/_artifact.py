@@ -13,7 +13,7 @@ def read_header(medium: Medium, *, limits: Limits = DEFAULT) -> tuple[zchunk.Hea
     """The header of a local zchunk file, parsed and as it is. Reads nothing else."""
     lead = zchunk.parse_lead(_read(medium, min(medium.size, zchunk.LEAD_SIZE)), limits=limits)
     if medium.size < lead.total:
-        raise FormatError(f"{medium.name}: a header of {lead.total} bytes in a file of {medium.size}", offset=medium.size)
+        raise FormatError(f"{medium.name}: a header of {lead.total} bytes, but the file has {medium.size}")
     content = _read(medium, lead.total)
     return zchunk.parse_header(content, limits=limits), content
 

@@ -7,10 +7,11 @@ Each wraps any RangeSource and is one itself, so they stack: `ErrorAfter(Corrupt
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from regraft.engine.ranges import Range, RangeSource
 from regraft.errors import RegraftError, TransportError
+from regraft.model.buffers import Buffer
 
 
 class ErrorAfter:
@@ -23,7 +24,7 @@ class ErrorAfter:
         self._times = times
         self._seen = 0
 
-    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
         for item in self._source.fetch(ranges, ordered=ordered):
             if self._seen >= self._count and self._times > 0:
                 self._times -= 1
@@ -42,7 +43,7 @@ class Corrupt:
         self._mask = 1 << bit
         self._seen = 0
 
-    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
         for position, content in self._source.fetch(ranges, ordered=ordered):
             number, self._seen = self._seen, self._seen + 1
             if number in self._numbers and content:
@@ -64,7 +65,7 @@ class Stall:
         self._sleep = sleep
         self._seen = 0
 
-    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
         for item in self._source.fetch(ranges, ordered=ordered):
             if self._seen == self._count:
                 self._sleep(self._seconds)
@@ -79,8 +80,8 @@ class Reorder:
         self._source = source
         self._window = max(1, window)
 
-    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Iterator[tuple[int, bytes]]:
-        held: list[tuple[int, bytes]] = []
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
+        held: list[tuple[int, Buffer]] = []
         for item in self._source.fetch(ranges, ordered=ordered):
             held.append(item)
             if ordered or len(held) == self._window:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regraft.engine.ranges import Link, Range
 from regraft.errors import ChangedError
+from regraft.model.buffers import Buffer
 from regraft.transports.headers import Validator, parse_content_range
 from regraft.transports.ladder import Answer, Level, step
 
@@ -76,7 +77,7 @@ class UrlSource:
             now = self._stats
             return Stats(now.bytes, now.requests, now.retries, self._level, self._meter.link)
 
-    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
         """See RangeSource.fetch. At most `limits.buffer` bytes are in flight, plus one request.
 
         Raises TransportError and its kinds, ChangedError when the file is not the one that was begun with, LimitError
