@@ -7,7 +7,7 @@ Each wraps any RangeSource and is one itself, so they stack: `ErrorAfter(Corrupt
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 
 from regraft.engine.ranges import Range, RangeSource
 from regraft.errors import RegraftError, TransportError
