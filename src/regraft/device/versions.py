@@ -40,6 +40,11 @@ def compare(left: str, right: str) -> int:
     return _sign(a > b, a < b)
 
 
+def is_ordered(version: str) -> bool:
+    """Whether `version` has an order by numbers; any other text is compared byte by byte."""
+    return _numbers(version) is not None or _semantic(version) is not None
+
+
 def _sign(greater: bool, less: bool) -> int:
     return greater - less
 

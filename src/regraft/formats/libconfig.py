@@ -52,8 +52,10 @@ _HEXES = re.compile(rb"\\x([0-9A-Fa-f]{2})")
 _OPENERS = {b"{": b"}", b"(": b")", b"[": b"]"}
 
 
-def parse(data: Buffer, *, limits: Limits = DEFAULT) -> dict[str, Value]:
+def parse(data: Buffer, *, trailing_commas: bool = True, limits: Limits = DEFAULT) -> dict[str, Value]:
     """The settings of a configuration text, in file order.
+
+    `trailing_commas=False` refuses a comma after the last element, as libconfig did before 1.7.
 
     Raises FormatError with line and column for anything outside the language, UnsupportedError for `@include`,
     LimitError above `limits.description_size` (bytes), `nesting` (depth), `settings` (values), `string_length` (bytes)
@@ -63,15 +65,16 @@ def parse(data: Buffer, *, limits: Limits = DEFAULT) -> dict[str, Value]:
         raise LimitError(
             f"{len(data)} bytes of configuration text; `description_size` allows {limits.description_size}"
         )
-    return _Parser(bytes(data), limits).run()
+    return _Parser(bytes(data), trailing_commas, limits).run()
 
 
 class _Parser:
     """One pass over the text. `_stack` holds the open groups, lists and arrays with what is known of each."""
 
-    __slots__ = ("_count", "_data", "_limits", "_pos")
+    __slots__ = ("_count", "_data", "_limits", "_pos", "_trailing_commas")
 
-    def __init__(self, data: bytes, limits: Limits) -> None:
+    def __init__(self, data: bytes, trailing_commas: bool, limits: Limits) -> None:
+        self._trailing_commas = trailing_commas
         self._data, self._limits = data, limits
         self._pos = 0
         self._count = 0
@@ -198,6 +201,8 @@ class _Parser:
         here = self._skip()
         if here == b",":
             self._pos += 1
+            if not self._trailing_commas and self._skip() == closer:
+                raise self._error("a comma after the last element")
         elif here != closer:
             raise self._error(f"',' or '{closer.decode()}' expected, found {self._glimpse()}")
 
