@@ -6,7 +6,7 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools import native_kernels
 
@@ -15,6 +15,7 @@ from regraft.kernels import _twins
 ALGORITHMS = ["sha1", "sha256", "sha512", "sha512_128"]
 
 
+@settings(deadline=None)
 @given(
     data=st.binary(max_size=3000),
     lengths=st.lists(st.integers(0, 400), max_size=20),
@@ -36,6 +37,7 @@ def sparse() -> st.SearchStrategy[bytes]:
     return st.lists(st.one_of(zeros, st.binary(max_size=64)), max_size=12).map(b"".join)
 
 
+@settings(deadline=None)
 @given(data=sparse(), block=st.sampled_from([1, 2, 63, 64, 65, 512, 4096, 1 << 20]))
 def test_runs_of_data(data: bytes, block: int) -> None:
     runs = _twins.data_runs(memoryview(data), block)

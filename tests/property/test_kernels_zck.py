@@ -6,15 +6,18 @@ from __future__ import annotations
 import hashlib
 import random
 from array import array
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tools import native_kernels
 
 from regraft.kernels import _twins
 from regraft.kernels._buzhash import TABLE, WINDOW, hash_of, matching
+
+Cuts = Callable[[memoryview, bool], "array[int]"]
 
 BOUNDS = (0, 1, 46, 47, 48, 49, 8191, 8192, 8193, 131071, 131072, 131073)
 
@@ -95,7 +98,7 @@ def pieces() -> st.SearchStrategy[bytes]:
 
 
 def images() -> st.SearchStrategy[bytes]:
-    return st.lists(pieces(), max_size=7).map(lambda parts: b"".join(parts)[:280_000])
+    return st.lists(pieces(), max_size=7).map(lambda parts: b"".join(parts)[:200_000])
 
 
 def early(end: int, *more: int) -> bytes:
@@ -104,6 +107,15 @@ def early(end: int, *more: int) -> bytes:
     for row, at in enumerate((end, *more)):
         data[at - 47 : at + 1] = matching_windows()[row]
     return bytes(data)
+
+
+@pytest.fixture(params=["twin", "native", "native in small segments"])
+def cuts(request: pytest.FixtureRequest) -> Cuts:
+    """An implementation that gives the lengths of chunks."""
+    if request.param == "twin":
+        return _twins.zck_cuts
+    native = native_kernels().zck_cuts
+    return partial(native, segment=3000) if "small" in request.param else native
 
 
 def test_no_window_of_equal_bytes_matches() -> None:
@@ -125,14 +137,12 @@ def test_matching_is_a_function_of_48_bytes() -> None:
 
 @pytest.mark.parametrize("end", [47, 48, 94, 4000, 8100, 8144, 8145, 8146, 8147, 8170, 8190, 8191, 8192, 8193, 8239])
 @pytest.mark.parametrize("final", [True, False])
-def test_a_match_below_the_least_length_is_fed_twice(end: int, final: bool) -> None:
+def test_a_match_below_the_least_length_is_fed_twice(cuts: Cuts, end: int, final: bool) -> None:
     for data in (early(end), early(end, min(end + 60, 20_000)), matching_windows()[0] * 600, early(end) * 3):
-        expected = definition(data, final)
-        assert _twins.zck_cuts(memoryview(data), final) == expected
-        assert native_kernels().zck_cuts(memoryview(data), final, segment=3000) == expected
+        assert cuts(memoryview(data), final) == definition(data, final)
 
 
-def test_feeding_twice_hides_a_match_above_the_least_length() -> None:
+def test_feeding_twice_hides_a_match_above_the_least_length(cuts: Cuts) -> None:
     """So that the tests here have something to find: the plain rolling hash gives another cut."""
     assert len(overlapping_windows()) > 1
     for twin in overlapping_windows():
@@ -141,24 +151,24 @@ def test_feeding_twice_hides_a_match_above_the_least_length() -> None:
         assert first == 8190
         assert second >= 8192
         assert definition(data, True)[0] != second
-        assert _twins.zck_cuts(memoryview(data), True) == definition(data, True)
+        assert cuts(memoryview(data), True) == definition(data, True)
 
 
 @pytest.mark.parametrize("size", BOUNDS)
 @pytest.mark.parametrize("final", [True, False])
-def test_lengths_around_every_bound(size: int, final: bool) -> None:
+def test_lengths_around_every_bound(cuts: Cuts, size: int, final: bool) -> None:
     for data in (bytes(size), noise(131073, 9)[:size], bytes(131072) + noise(131073, 9)[:size]):
-        expected = definition(data, final)
-        assert _twins.zck_cuts(memoryview(data), final) == expected
-        assert native_kernels().zck_cuts(memoryview(data), final) == expected
+        assert cuts(memoryview(data), final) == definition(data, final)
 
 
+@settings(deadline=None, max_examples=40)
 @given(data=images(), final=st.booleans())
 @example(data=noise(280_000, 1), final=True)
 def test_the_twin_cuts_as_defined(data: bytes, final: bool) -> None:
     assert _twins.zck_cuts(memoryview(data), final) == definition(data, final)
 
 
+@settings(deadline=None)
 @given(
     data=images(),
     final=st.booleans(),
@@ -173,6 +183,7 @@ def test_native_is_its_twin(data: bytes, final: bool, threads: int, segment: int
     assert native == _twins.zck_index(memoryview(data), final, algorithm, 1)
 
 
+@settings(deadline=None)
 @given(data=images(), split=st.integers(0, 280_000))
 def test_a_stream_is_cut_as_the_whole(data: bytes, split: int) -> None:
     """What is not consumed comes back with more data after it, and the cuts are the same."""
@@ -181,6 +192,7 @@ def test_a_stream_is_cut_as_the_whole(data: bytes, split: int) -> None:
     assert head + _twins.zck_cuts(memoryview(rest), True) == _twins.zck_cuts(memoryview(data), True)
 
 
+@settings(deadline=None)
 @given(data=images())
 def test_chunks_tile_the_data_and_keep_their_bounds(data: bytes) -> None:
     lengths, digests = _twins.zck_index(memoryview(data), True, "sha256", 1)
