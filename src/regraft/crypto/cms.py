@@ -102,7 +102,7 @@ class SignedData:
             signers.append(_signer_info(infos.take(der.SEQUENCE, "a signer")))
             if len(signers) > limits.certificates:
                 raise FormatError(f"more than {limits.certificates} signers (limit certificates)")
-        if digests != {signer.digest for signer in signers}:
+        if signers and digests != {signer.digest for signer in signers}:
             raise FormatError("the list of digests is not that of the signers")
         return cls(tuple(certificates), tuple(signers))
 

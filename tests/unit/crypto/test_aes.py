@@ -45,14 +45,22 @@ def test_a_key_file_is_key_and_vector(size: int) -> None:
     assert load_key_file(text) == AesKey(bytes(range(size)), bytes(range(16)))
 
 
+KEY, VECTOR = b"00" * 32, b"00" * 16
+
+
 @pytest.mark.parametrize(
     "text",
-    [b"", b"00", b"00" * 32, b"00" * 32 + b" zz", b"00" * 31 + b" " + b"00" * 16, b"00" * 32 + b" " + b"00" * 15]
-    + [
-        b"0" * 63 + b" " + b"00" * 16,
-        b"00" * 32 + b" " + b"00" * 16 + b" 00",
+    [
+        b"",
+        b"00",
+        KEY,
+        KEY + b" zz",
+        b"00" * 31 + b" " + VECTOR,
+        KEY + b" " + VECTOR[:-2],
+        KEY[:-1] + b" " + VECTOR,
+        KEY + b" " + VECTOR + b" 00",
         b"\xff\xfe",
-        b"0x" * 16 + b" " + b"00" * 16,
+        b"0x" * 32 + b" " + VECTOR,
     ],
 )
 def test_other_key_files_are_refused(text: bytes) -> None:
