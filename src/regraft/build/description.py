@@ -18,7 +18,7 @@ from regraft.formats.libconfig import Value
 from regraft.limits import DEFAULT, Limits
 from regraft.swupdate.attributes import check_filename
 from regraft.swupdate.description import Tree, parse
-from regraft.swupdate.selection import select, selections
+from regraft.swupdate.selection import RESERVED, select, selections
 
 MAX_RANGES: Final = 150  #: what 2022.12 takes without the property; later releases take 10 although they document 150
 IMAGE_SHA256: Final = "image-sha256"  #: our property: digest of the whole image, which SWUpdate's handlers never check
@@ -77,7 +77,7 @@ def describe_delta(request: DeltaRequest, *, limits: Limits = DEFAULT) -> bytes:
     top["hardware-compatibility"] = tuple(request.hardware)
     names = ([request.board] if request.board else []) + list(request.set_mode or ())
     for name in reversed(names):
-        if name in top or not re.fullmatch("[A-Za-z*][-A-Za-z0-9_*]*", name):
+        if name in RESERVED or not re.fullmatch("[A-Za-z*][-A-Za-z0-9_*]*", name):
             raise UsageError(f"{name!r} cannot name a board, software set or mode", cure="use letters, digits, - and _")
         body = {name: body}
     text = libconfig.dump({"software": top | body})

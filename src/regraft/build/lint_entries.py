@@ -15,15 +15,19 @@ from regraft.limits import DEFAULT, Limits
 from regraft.swupdate.description import Entry
 
 FIELD = 255  #: characters that SWUpdate's buffers hold; it crops longer texts
-_SCRIPTS = frozenset(["lua", "shellscript", "preinstall", "postinstall"])
-_PARTITIONERS = frozenset(["ubipartition", "diskpart", "diskformat", "toggleboot", "gptswap", "gptpart", "uniqueuuid"])
-_HANDLERS_2022 = frozenset(
-    [
-        *("dummy", "archive", "tar", "uboot", "bootloader", "flash", "flash-hamming1", "delta", "raw", "rawfile"),
-        *("rdiff_image", "rdiff_file", "readback", "ssblswitch", "swuforward", "ubivol", "ubiswap", "remote", "ucfw"),
-    ]
-)
-_HANDLERS_LATER = frozenset(["copy", "btrfs", "docker_imageload", "docker_imageprune", "docker_imagedelete"])
+_INSTALLERS, _SCRIPTS, _PARTITIONS, _BOOT = ("images", "files"), ("scripts",), ("partitions",), ("bootenv",)
+#: sections that 2022.12 allows for each of its handlers
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("archive", "tar", "raw", "rawfile", "delta", "rdiff_image", "rdiff_file"), _INSTALLERS),
+    **dict.fromkeys(("flash", "flash-hamming1", "ubivol", "gptpart", "swuforward", "ucfw"), _INSTALLERS),
+    **dict.fromkeys(("shellscript", "preinstall", "postinstall", "readback", "ssblswitch"), _SCRIPTS),
+    **dict.fromkeys(("toggleboot", "gptswap", "ubiswap"), _SCRIPTS),
+    "dummy": _INSTALLERS + _SCRIPTS + _PARTITIONS,
+    "lua": _INSTALLERS + _SCRIPTS + _PARTITIONS + _BOOT,
+    **dict.fromkeys(("diskpart", "diskformat", "ubipartition", "uniqueuuid"), _PARTITIONS),
+    **dict.fromkeys(("uboot", "bootloader"), _INSTALLERS + _BOOT),
+}
+_LATER = frozenset(["copy", "remote", "btrfs", "docker_imageload", "docker_imageprune", "docker_imagedelete"])
 _NEEDS = {"raw": ("device",), "rawfile": ("path",), "archive": ("path",), "tar": ("path",), "ubivol": ("volume",)}
 _LATER_ATTRIBUTES = ("aes_key", "preinstall", "postinstall")
 
@@ -64,21 +68,24 @@ def _artifact(entry: Entry, member: MemberFacts | None) -> Iterator[Finding]:
             CURRENT,
         )
     if not member.size:
-        yield error("artifact.empty", where, f"{name} is empty", "leave it out")
+        yield warning(
+            "artifact.empty", where, f"{name} is empty, which the tools that make bundles refuse", "leave it out"
+        )
 
 
 def _handler(entry: Entry) -> Iterator[Finding]:
     where, handler = entry.where, entry.type
-    if (entry.kind == "scripts") != (handler in _SCRIPTS) and handler in _SCRIPTS | _HANDLERS_2022 | _PARTITIONERS:
+    sections = _SECTIONS.get(handler)
+    if sections is not None and entry.kind not in sections:
         yield error(
             "entry.section",
             where,
             f"the handler {handler} is not allowed in '{entry.kind}'",
-            "move the entry to the section for it",
+            f"move the entry to '{sections[0]}'",
         )
-    elif handler in _HANDLERS_LATER:
+    elif handler in _LATER:
         yield error("entry.handler", where, f"2022.12 has no handler {handler}", "use another handler", OLD)
-    elif handler not in _SCRIPTS | _HANDLERS_2022 | _PARTITIONERS:
+    elif sections is None:
         yield warning(
             "entry.handler",
             where,

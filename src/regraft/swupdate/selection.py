@@ -30,7 +30,7 @@ _SINGLE = [
     "namespace-for-vars",
     "embedded-script",
 ]
-_TOP = frozenset((*SECTIONS, *_SINGLE, "ref"))
+RESERVED = frozenset((*SECTIONS, *_SINGLE, "ref"))  #: names that no board, software set or mode can have
 _ROOT = "software"
 Path = tuple[str, ...]
 
@@ -61,7 +61,7 @@ def selections(tree: Tree) -> list[tuple[str, tuple[str, str] | None]]:
 
 
 def _groups(group: Mapping[str, Value]) -> Iterator[tuple[str, dict[str, Value]]]:
-    return ((name, value) for name, value in group.items() if isinstance(value, dict) and name not in _TOP)
+    return ((name, value) for name, value in group.items() if isinstance(value, dict) and name not in RESERVED)
 
 
 def _holds(group: Mapping[str, Value]) -> bool:
@@ -242,7 +242,7 @@ class _Selection:
         for candidate in reversed(self._candidates):
             group = self._at(candidate)
             if isinstance(group, dict):
-                unknown |= {k: v for k, v in group.items() if k not in _TOP and not isinstance(v, (dict, list))}
+                unknown |= {k: v for k, v in group.items() if k not in RESERVED and not isinstance(v, (dict, list))}
         return unknown
 
 
