@@ -31,9 +31,10 @@ def select(header: str | None, size: int, *, most: int) -> Selection:
     """What a Range header asks of a file of `size` bytes.
 
     Ignored, as RFC 9110 allows, are other units, more than `most` ranges, and ranges that overlap so much that
-    they add up to more than the file. A malformed header is answered with 416, as nginx does.
+    they add up to more than the file. A malformed header is answered with 416 and any range of an
+    empty file with 200, as nginx does.
     """
-    if header is None or header[:6].lower() != "bytes=":
+    if header is None or header[:6].lower() != "bytes=" or len(header) == len("bytes="):
         return WHOLE
     specs = header[6:].split(",", most)
     if len(specs) > most:
@@ -52,6 +53,8 @@ def select(header: str | None, size: int, *, most: int) -> Selection:
             start, end = max(0, size - int(match[2])), size
         if start < end:
             found.append(Range(start, end - start))
+        elif start == 0:
+            return WHOLE  # of an empty file
     if not found:
         return UNSATISFIABLE
     if sum(span.length for span in found) > size:

@@ -36,7 +36,7 @@ _LISTED = 10_000  # entries of a folder
 
 @dataclass(slots=True)
 class Counts:
-    """What was served so far. `body` in bytes."""
+    """What was served so far. `body` in bytes of bodies, whether or not the client took all of them."""
 
     requests: int = 0
     body: int = 0
@@ -199,6 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         del message, explain
+        self.request_version = self.protocol_version  # whatever came, the answer has a status line
         content = f"{code} {HTTPStatus(code).phrase}\n".encode()
         self.close_connection = self.close_connection or code >= 500 or code == 400
         self._head(code, [("Content-Type", "text/plain"), ("Content-Length", str(len(content)))])
@@ -229,15 +230,16 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.send_error(404)
             return
-        with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and not self.path.partition("?")[0].endswith("/"):
+            with open(descriptor, "rb", buffering=0) as file:
                 self._serve_file(file, status, path, send_body=send_body)
-                return
+            return
+        os.close(descriptor)
         if stat.S_ISDIR(status.st_mode):
             self._serve_listing(path, send_body=send_body)
-            return
-        self.send_error(404)
+        else:
+            self.send_error(404)
 
     def _serve_listing(self, path: str, *, send_body: bool) -> None:
         name = self.path.partition("?")[0]
@@ -267,15 +269,15 @@ class _Handler(BaseHTTPRequestHandler):
         modified = formatdate(int(status.st_mtime), usegmt=True)
         common = [("Last-Modified", modified), ("ETag", etag), ("Accept-Ranges", "bytes")]
         if self._unchanged(etag, modified):
-            self._head(304, common)
             self._note(304, 0)
+            self._head(304, common)
             return
         selection = self._selection(size, etag, modified) if send_body else WHOLE
         kind = _KINDS.get(os.path.splitext(path)[1], "application/octet-stream")
         ranges, heads, tail = selection.ranges, [b""], b""
         if selection is UNSATISFIABLE:
-            self._head(416, [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")])
             self._note(416, 0)
+            self._head(416, [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")])
             return
         if selection.status == 200:
             ranges = (Range(0, size),)
@@ -289,10 +291,11 @@ class _Handler(BaseHTTPRequestHandler):
             common.append(("Content-Type", f"multipart/byteranges; boundary={boundary}"))
         total = sum(map(len, heads)) + sum(span.length for span in ranges) + len(tail)
         common.append(("Content-Length", str(total)))
+        # counted first: whoever has the answer finds it counted
+        self._note(selection.status, total if send_body else 0)
         self._head(selection.status, common)
         if send_body:
             self._send(file, ranges, heads, tail)
-        self._note(selection.status, total if send_body else 0)
 
     def _unchanged(self, etag: str, modified: str) -> bool:
         named = self.headers.get("if-none-match")

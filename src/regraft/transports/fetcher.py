@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 from regraft.engine.ranges import Link
 from regraft.errors import LimitError, RedirectError, TransportError
 from regraft.limits import DEFAULT, Limits
-from regraft.transports.headers import parse_length
 from regraft.transports.hosts import HostMemory
 from regraft.transports.measure import ASSUMED, Meter
 from regraft.transports.policy import Location, Policy
@@ -114,7 +113,7 @@ class Fetcher:
 
     def _whole(self, response: Response, maximum: int) -> bytes:
         content = bytearray()
-        length = parse_length(response.headers.get("content-length")) or 0
+        length = 0 if response.encoding else response.length or 0
         if length <= maximum:  # else refused before a byte of it is read
             for piece in response.plain():
                 content += piece

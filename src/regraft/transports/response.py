@@ -138,5 +138,7 @@ class Response:
         self._meter.end(self._clock())
         if self.length is None or self.received < self.length or self._transfer.aborted:
             self._raw.close()
+        else:
+            self._raw.drain_conn()  # reads nothing, but tells http.client so when the body is empty
         self._raw.release_conn()
         self._transfer.release()

@@ -27,7 +27,8 @@ from regraft.transports.source import UrlSource
 from regraft.transports.statuses import backoff
 from regraft.transports.wants import Want
 
-#: Bytes of wanted ranges that have to arrive for a try to count as progress, if no range became complete.
+#: Bytes of wanted ranges that have to arrive for a try to count as progress, if it brought less than half of what was
+#: missing and no range became complete.
 _PROGRESS = 4096
 _BROKEN_TWICE = 2
 
@@ -65,7 +66,9 @@ class Task(Takes):
     @property
     def gained(self) -> bool:
         """Whether this try has brought enough to start counting failures anew."""
-        return self.completed > 0 or sum(want.arrived for want in self.wants) - self.had >= _PROGRESS
+        arrived = sum(want.arrived for want in self.wants) - self.had
+        missing = sum(want.range.length for want in self.wants) - self.had
+        return self.completed > 0 or arrived >= _PROGRESS or 0 < missing <= 2 * arrived
 
 
 class Run:
