@@ -29,11 +29,18 @@ class Medium(Protocol):
     def size(self) -> int:
         """In bytes."""
 
+    @property
+    def sparse(self) -> bool:
+        """Whether zeros need not be written: `zero` makes holes."""
+
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill `view` from `offset`; return the bytes read, fewer only at the end. Raises SourceError."""
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of `data`. Raises MediumError, SpaceError, TooSmallError."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make the range read as zeros, in the cheapest way: a hole where the medium has holes. Raises MediumError."""
 
     def resize(self, size: int) -> None:
         """Make a file exactly `size` bytes long, sparse where it grows; a device must be at least that large.
@@ -43,6 +50,9 @@ class Medium(Protocol):
 
     def sync(self) -> None:
         """Return when all that was written is durable (fdatasync). Raises MediumError, and then nothing counts."""
+
+    def forget(self) -> None:
+        """Drop cached clean pages, so that the next read comes from the medium itself. A hint."""
 
     def close(self) -> None: ...
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module per wire format: bytes to model and back. Pure: where the bytes come from is not known here."""
+"""One module per wire format: bytes to model and back. Pure: no files, no sockets."""

@@ -79,9 +79,11 @@ class Recipe:
         return self.table.size
 
     def verifiable(self) -> bool:
-        """Whether every byte of the target is covered by a digest of this recipe."""
-        digests = self.table.digests
-        return self.digest is not None or (digests.algorithm is not None and len(digests) == len(self.table))
+        """Whether every byte of the target is covered by a digest: of the image, of each row, or of each unit."""
+        if self.digest is not None or self.table.digests.algorithm is not None:
+            return True
+        covered = (Kind.DATA, Kind.ZERO) if self.units.digests.algorithm is not None else (Kind.ZERO,)
+        return all(kind in covered for kind in self.table.kind)
 
     def check(self) -> None:
         """Raise ValueError if an operation refers outside of its unit, codec or blob.

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several verbs share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="Progress on stderr: a bar on a terminal, JSON events (one per line), or nothing.",
+)
+seed_option = click.option(
+    "--seed", "seeds", multiple=True, metavar="PATH", help="Local bytes to reuse: a file or block device. Repeatable."
+)
+workers_option = click.option(
+    "--threads", "workers", type=click.IntRange(0, 256), default=0, help="Threads to use; 0: one per core."
+)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes with an optional suffix: k, M, G (decimal) or Ki, Mi, Gi."""
+
+    name = "size"
+    _UNITS: ClassVar[dict[str, int]] = {
+        "": 1,
+        "k": 10**3,
+        "m": 10**6,
+        "g": 10**9,
+        "ki": 1 << 10,
+        "mi": 1 << 20,
+        "gi": 1 << 30,
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower()
+        number = text.rstrip("kmgib")
+        unit = text[len(number) :].removesuffix("b") if text[len(number) :] != "b" else ""
+        try:
+            return int(float(number) * self._UNITS[unit])
+        except (ValueError, KeyError, OverflowError):
+            self.fail(f"{value!r} is not a size such as 500k, 20M or 1Gi", param, ctx)
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a --help page."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way out `write`: bring a plan's rows into a medium, in parallel and in any order.
+
+Every byte is hashed after it was read or decoded and before it is written. A row whose operation fails is tried again
+by its next alternative: a wrong or unreadable seed chunk becomes a fetch. Only a row without any way left is an error,
+and what was finished until then stays finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from threading import BoundedSemaphore, Event, Lock
+
+from regraft import kernels
+from regraft.engine.decode import UnitDecoder
+from regraft.engine.match import wanted_units
+from regraft.engine.medium import Medium
+from regraft.engine.progress import QUIET, Origin, Progress
+from regraft.engine.ranges import RangeSource
+from regraft.engine.verify import Buffers, batches, default_workers, wrong_rows
+from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError
+from regraft.limits import DEFAULT, Limits
+from regraft.model import Algorithm, DigestColumn, Kind, Plan
+from regraft.model.buffers import Buffer
+
+#: How often a unit is fetched before its bytes count as wrong: a proxy may have mixed something up once.
+TRIES = 2
+
+#: Runs of zeros that are worth a hole.
+_HOLE = 16384
+
+
+class Writer:
+    """Executes a plan onto `target`.
+
+    seeds: a medium for each of `plan.seeds`. blobs: a source for each blob of the recipe. finished: a flag per row, set
+    for rows that need nothing; rows are added as they are written. done(first, count): told of rows that were written
+    (not yet durable). workers: threads for copying, and as many for decoding.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        seeds: Sequence[Medium],
+        blobs: Sequence[RangeSource],
+        target: Medium,
+        *,
+        finished: bytearray,
+        done: Callable[[int, int], None],
+        workers: int = 0,
+        limits: Limits = DEFAULT,
+        progress: Progress = QUIET,
+    ) -> None:
+        self._plan, self._seeds, self._blobs, self._target = plan, seeds, blobs, target
+        self._finished, self._done = finished, done
+        self._workers = workers or default_workers()
+        self._limits, self._progress = limits, progress
+        self._decoder = UnitDecoder(plan.recipe, blobs, limits)
+        self._level = bytearray(len(plan.table))  # which of its operations a row is at
+        self._tries: dict[int, int] = {}
+        self._failed: list[int] = []
+        self._error: BaseException | None = None
+        self._stop = Event()
+        self._lock = Lock()
+        self._buffers = Buffers()
+        self.origins = bytearray(len(plan.table))
+        #: SHA-256 of each row as written, where the recipe has no digests to read back against
+        self.written: DigestColumn | None = None
+        if plan.table.digests.algorithm is None:
+            self.written = DigestColumn(Algorithm.SHA256, bytes(32 * len(plan.table)))
+        self.fetched = 0  #: stored bytes that came from blobs
+        self.replaced = 0  #: rows whose first operation failed and another one did it
+
+    def run(self) -> None:
+        """Write every row that is not finished. Raises the error of the first row that no operation can give."""
+        todo = [row for row in range(len(self._plan.table)) if not self._finished[row]]
+        while todo:
+            self._failed = []
+            self._round(todo)
+            if self._error is not None:
+                raise self._error
+            todo = sorted(self._failed)
+
+    def _round(self, todo: list[int]) -> None:
+        """Try each row of `todo` by its current operation; those that fail are in `_failed` afterwards."""
+        table = self._plan.table
+        kinds = {kind: [row for row in todo if table.kind[self._number(row)] == kind] for kind in Kind}
+        if kinds[Kind.PATCH]:
+            raise MissingError("this plan has PATCH operations, which `write` cannot execute")
+        work = self._local_work(kinds)
+        with (
+            ThreadPoolExecutor(self._workers, "copy") as copiers,
+            ThreadPoolExecutor(self._workers, "decode") as decoders,
+            self._stopping(),
+        ):
+            copying = [copiers.submit(self._guarded, self._copy_all, work) for _ in range(self._workers)]
+            self._guarded(self._fetch_all, kinds[Kind.DATA], decoders)
+            for future in copying:
+                future.result()
+
+    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
+        """Run `work`; its first error, of whichever thread, ends this execution."""
+        try:
+            work(*arguments)
+        except BaseException as error:
+            with self._lock:
+                self._error = self._error or error
+            # A dead link still lets copying finish, so that the next run has less to do. Anything else ends all.
+            if not isinstance(error, RegraftError) or not 40 <= error.exit_status < 50:
+                self._stop.set()
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Let the threads end when this one is interrupted."""
+        try:
+            yield
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _number(self, row: int) -> int:
+        return self._plan.table.first[row] + self._level[row]
+
+    # -- from seeds ---------------------------------------------------------------------------------------------------
+
+    def _local_work(self, kinds: dict[Kind, list[int]]) -> Iterator[tuple[Kind, int, int]]:
+        for first, count in batches(self._plan.table, kinds[Kind.COPY], self._limits.batch):
+            yield Kind.COPY, first, count
+        for first, count in batches(self._plan.table, kinds[Kind.ZERO], 64 * self._limits.batch):
+            yield Kind.ZERO, first, count
+
+    def _copy_all(self, work: Iterator[tuple[Kind, int, int]]) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                batch = next(work, None)
+            if batch is None:
+                return
+            kind, first, count = batch
+            if kind is Kind.ZERO:
+                bounds = self._plan.table.bounds
+                self._target.zero(bounds[first], bounds[first + count] - bounds[first])
+                self._written(first, count, Origin.ZERO)
+            else:
+                self._copy(first, count)
+
+    def _copy(self, first: int, count: int) -> None:
+        table = self._plan.table
+        start = table.bounds[first]
+        view = self._buffers.view(table.bounds[first + count] - start)
+        failed = dict.fromkeys(self._read_seeds(first, count, view))
+        failed.update(dict.fromkeys(wrong_rows(table, first, count, view)))
+        for row in failed:
+            source = self._plan.seeds[table.source[self._number(row)]]
+            self._fail(
+                row, SourceError(f"{source}: the bytes for image offset {table.bounds[row]} are not as expected")
+            )
+        good = [row for row in range(first, first + count) if row not in failed]
+        for run, length in batches(table, good, len(view)):
+            begin, end = table.bounds[run], table.bounds[run + length]
+            self._put(begin, view[begin - start : end - start])
+            self._written(run, length, Origin.SEED)
+
+    def _read_seeds(self, first: int, count: int, view: memoryview) -> list[int]:
+        """Fill `view` from the seeds, joining neighbouring ranges; returns the rows that could not be read."""
+        table = self._plan.table
+        unreadable: list[int] = []
+        row = first
+        while row < first + count:
+            number = self._number(row)
+            source, at = table.source[number], table.at[number]
+            last = row + 1
+            while last < first + count:
+                number = self._number(last)
+                expected = at + table.bounds[last] - table.bounds[row]
+                if table.source[number] != source or table.at[number] != expected:
+                    break
+                last += 1
+            base = table.bounds[first]
+            if not self._read(source, at, view[table.bounds[row] - base : table.bounds[last] - base]):
+                for single in range(row, last):  # only the row with the bad sector is lost
+                    part = view[table.bounds[single] - base : table.bounds[single + 1] - base]
+                    if not self._read(source, table.at[self._number(single)], part):
+                        unreadable.append(single)
+            row = last
+        return unreadable
+
+    def _read(self, source: int, at: int, view: memoryview) -> bool:
+        try:
+            return self._seeds[source].read_into(at, view) == len(view)
+        except SourceError:
+            return False
+
+    # -- from blobs ---------------------------------------------------------------------------------------------------
+
+    def _fetch_all(self, rows: list[int], pool: ThreadPoolExecutor) -> None:
+        wanted = wanted_units(self._plan, rows, self._level)
+        units = self._plan.recipe.units
+        for number, blob in enumerate(self._blobs):
+            here = sorted((u for u in wanted if units.blob[u] == number), key=units.offset.__getitem__)
+            if here:
+                self.fetched += self._decoder.prepare(here)
+                self._fetch(blob, here, wanted, pool)
+
+    def _fetch(
+        self, blob: RangeSource, here: list[int], wanted: dict[int, list[int]], pool: ThreadPoolExecutor
+    ) -> None:
+        slots = BoundedSemaphore(4 * self._workers)  # what arrived and is not yet decoded stays bounded
+        futures: list[Future[None]] = []
+        with closing(blob.fetch([self._decoder.range_of(unit) for unit in here])) as arriving:
+            for position, stored in arriving:
+                unit = here[position]
+                self.fetched += len(stored)
+                slots.acquire()
+                future = pool.submit(self._guarded, self._unit, unit, stored, wanted[unit])
+                future.add_done_callback(lambda _: slots.release())
+                futures = [f for f in futures if not f.done()] + [future]
+                if self._stop.is_set():
+                    break
+        for future in futures:
+            future.result()
+
+    def _unit(self, unit: int, stored: Buffer, rows: list[int]) -> None:
+        table = self._plan.table
+        try:
+            decoded = self._decoder.decode(unit, stored)
+            parts = [(row, self._decoder.row(row, table.within[self._number(row)], decoded)) for row in rows]
+        except (DigestError, FormatError) as error:
+            with self._lock:
+                self._tries[unit] = self._tries.get(unit, 0) + 1
+                again = self._tries[unit] < TRIES
+            for row in rows:
+                self._fail(row, error, again=again)
+            return
+        for row, data in parts:
+            if self.written is not None:
+                self.written.data[32 * row : 32 * row + 32] = Algorithm.SHA256.of(data)
+            self._put(table.bounds[row], data)
+            self._written(row, 1, Origin.FETCHED)
+
+    # -- the target ---------------------------------------------------------------------------------------------------
+
+    def _put(self, offset: int, data: memoryview) -> None:
+        """Write, leaving holes where a sparse target takes them."""
+        if not self._target.sparse:
+            self._target.write(offset, data)
+            return
+        end = 0
+        runs = kernels.data_runs(data, _HOLE)
+        for start, stop in zip(runs[::2], runs[1::2], strict=True):
+            self._target.zero(offset + end, start - end)
+            self._target.write(offset + start, data[start:stop])
+            end = stop
+        self._target.zero(offset + end, len(data) - end)
+
+    def _written(self, first: int, count: int, origin: Origin) -> None:
+        with self._lock:
+            for row in range(first, first + count):
+                self._finished[row] = 1
+                self.origins[row] = origin
+                self.replaced += self._level[row] > 0
+        self._done(first, count)
+        bounds = self._plan.table.bounds
+        self._progress.advance(bounds[first + count] - bounds[first], origin)
+
+    def _fail(self, row: int, error: RegraftError, *, again: bool = False) -> None:
+        """The row's operation failed: its next one is for the next round; without one, `error` ends it all."""
+        table = self._plan.table
+        with self._lock:
+            if not again:
+                if table.first[row] + self._level[row] + 1 >= table.first[row + 1]:
+                    raise error
+                self._level[row] += 1
+            self._failed.append(row)
