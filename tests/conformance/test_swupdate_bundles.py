@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from bundles import FILES, bundle, cms_signer, describe, policy
+from made_bundles import FILES, bundle, cms_signer, describe, policy
 from pki import CODE, NOW, Pair, intermediate, issue, leaf, openssl_sign, root, self_signed
 from tools import missing, tool
 

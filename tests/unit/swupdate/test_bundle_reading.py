@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import zstandard
-from bundles import FILES, bundle, cms_signer, describe, policy
+from made_bundles import FILES, bundle, cms_signer, describe, policy
 from pki import NOW, key, root, self_signed
 
 from regraft.build.bundle import RsaSigner
