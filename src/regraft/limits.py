@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 KIB = 1 << 10
 MIB = 1 << 20
-GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Limits:
     header_size: int = 256 * MIB  #: of a chunked artifact; read in pieces, held as columns
     optional_elements: int = 64
     optional_element_size: int = MIB
-    zstd_window_log: int = 27
+    zstd_window_log: int = 24  #: 16 MiB: all that zstd uses without --ultra or --long
 
     # bundles
     description_size: int = MIB

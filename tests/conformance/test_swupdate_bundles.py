@@ -21,7 +21,7 @@ from tools import missing, tool
 from regraft.build.bundle import CmsSigner
 from regraft.crypto.trust import Trust
 from regraft.errors import RegraftError
-from regraft.swupdate.bundle import SignaturePolicy, check_listed, read_bundle
+from regraft.swupdate.bundle import SignaturePolicy, read_bundle
 
 
 class Signed:
@@ -58,7 +58,7 @@ def swupdate(folder: Path, data: bytes, trust: bytes, *options: str) -> bool:
 def ours(data: bytes, trusted: SignaturePolicy) -> bool:
     try:
         reader = read_bundle(io.BytesIO(data), trusted)
-        check_listed((artifact.name for artifact in reader.members()), FILES)
+        assert {artifact.name for artifact in reader.members()} <= FILES.keys()
     except RegraftError:
         return False
     return True
