@@ -34,7 +34,7 @@ class Context:
     link: the link that forecasts assume.
     """
 
-    connect: Callable[[Limits], Fetcher]
+    connect: Callable[[Limits], AbstractContextManager[Fetcher]]
     limits: Limits = DEFAULT
     progress: Progress = QUIET
     workers: int = 0
