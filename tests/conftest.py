@@ -7,7 +7,13 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from images import Pair, make_pair
+
+
+# A busy machine is no fault of the code: no test is judged by time.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
