@@ -10,7 +10,6 @@ import pytest
 from hypothesis import settings
 from images import Pair, make_pair
 
-
 # A busy machine is no fault of the code: no test is judged by time.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
