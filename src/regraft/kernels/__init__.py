@@ -9,11 +9,15 @@ Kernels take buffers and give back columns. They know no formats beyond a chunke
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from typing import Any
 
 from regraft.kernels._choice import Buffer, choose
 
-__all__ = ["build_info", "data_runs", "digest_ranges", "native", "zck_cuts", "zck_index"]
+__all__ = [
+    "Rolling", "build_info", "data_runs", "digest_ranges", "fixed_index", "native", "rolling_index", "zck_cuts",
+    "zck_index",
+]  # fmt: skip
 
 _kernels, _reason = choose()
 
@@ -27,7 +31,7 @@ def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) ->
     `data` starts at a cut. Returns the lengths in bytes (array "I") of all complete chunks, and their digests joined;
     the sum of the lengths is what was consumed. A cut is known only when the byte after it is seen: the open chunk at
     the end is returned only if `final`. `algorithm` is "sha1", "sha256", "sha512" or "sha512_128" (zchunk's: the first
-    16 bytes of SHA-512). `threads` 0 means one for each core this process may use; the twin uses one.
+    16 bytes of SHA-512), or "blake2b512", or that followed by "_" and the number of bits kept. `threads` 0 means one for each core this process may use; the twin uses one.
 
     Raises ValueError for another algorithm.
     """
@@ -37,6 +41,60 @@ def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) ->
 def zck_cuts(data: Buffer, *, final: bool) -> array[int]:
     """The lengths that `zck_index` gives, without digests."""
     return _kernels.zck_cuts(_flat(data), final)
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """A chunker of bita: chunks end where the low `bits` bits (1 to 32) of a rolling hash are all set.
+
+    kind: "rollsum" or "buzhash". window: the bytes hashed, at most 4096. minimum, maximum: of a chunk, in bytes.
+    """
+
+    kind: str
+    bits: int
+    minimum: int
+    maximum: int
+    window: int
+
+
+def rolling_index(
+    data: Buffer,
+    chunker: Rolling,
+    *,
+    final: bool,
+    algorithm: str,
+    before: int = 0,
+    searched: int = 0,
+    carry: int = 0,
+    threads: int = 0,
+) -> tuple[array[int], bytes, int]:
+    """Cut `data` from byte `before` on, which is where a chunk starts, exactly as bita 0.13 does, and digest.
+
+    bita's hash rolls on across cuts: the `before` bytes are what comes before the chunk in the stream, `window` - 1 of
+    them or all there are. `carry` is 0 at the start of the stream, else what the call before returned. `searched` is
+    the number of bytes after `before` that an earlier call has had and found no end of a chunk in.
+
+    Returns the lengths of all complete chunks and their digests as `zck_index` does, and the next `carry`. Algorithms
+    and threads are those of `zck_index`. Raises ValueError for parameters that no chunker has.
+    """
+    parameters = (chunker.bits, chunker.minimum, chunker.maximum, chunker.window)
+    place = (before, searched, carry)
+    return _kernels.rolling_index(_flat(data), chunker.kind, parameters, place, final, algorithm, threads)
+
+
+def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads: int = 0) -> tuple[array[int], bytes]:
+    """Cut `data` every `size` bytes, and digest; what is left at the end is a chunk only if `final`.
+
+    Raises ValueError if `size` is not positive.
+    """
+    if size <= 0:
+        raise ValueError("a chunk has at least one byte")
+    view = _flat(data)
+    whole, rest = divmod(len(view), size)
+    lengths = array("I", [size]) * whole
+    if rest and final:
+        lengths.append(rest)
+    return lengths, _kernels.digest_ranges(view, lengths, algorithm, threads)
 
 
 def digest_ranges(data: Buffer, lengths: array[int], *, algorithm: str, threads: int = 0) -> bytes:

@@ -22,6 +22,22 @@ def zck_cuts(data: memoryview, final: bool, threads: int = 0, **segment: int) ->
     return array("I", lengths)
 
 
+def rolling_index(
+    data: memoryview,
+    kind: str,
+    parameters: tuple[int, int, int, int],
+    place: tuple[int, int, int],
+    final: bool,
+    algorithm: str | None,
+    threads: int,
+    **segment: int,
+) -> tuple[array[int], bytes, int]:
+    lengths, digests, carry = regraft_native.rolling_index(
+        data, kind, parameters, place, final, algorithm, max(threads, 0), **segment
+    )
+    return array("I", lengths), digests, carry
+
+
 def digest_ranges(data: memoryview, lengths: array[int], algorithm: str, threads: int) -> bytes:
     digests: bytes = regraft_native.digest_ranges(data, lengths.tobytes(), algorithm, max(threads, 0))
     return digests

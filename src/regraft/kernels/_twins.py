@@ -7,6 +7,7 @@ import hashlib
 from array import array
 from typing import Any
 
+from regraft.kernels import _rolling
 from regraft.kernels._buzhash import cuts
 
 NATIVE = False
@@ -24,17 +25,49 @@ def zck_cuts(data: memoryview, final: bool) -> array[int]:
     return cuts(data, final)
 
 
+def rolling_index(
+    data: memoryview,
+    kind: str,
+    parameters: tuple[int, int, int, int],
+    place: tuple[int, int, int],
+    final: bool,
+    algorithm: str | None,
+    threads: int,
+) -> tuple[array[int], bytes, int]:
+    bits, _, maximum, window = parameters
+    if kind not in ("rollsum", "buzhash"):
+        raise ValueError(f"unknown rolling hash {kind!r}")
+    if not (1 <= bits <= 32 and 1 <= window <= _rolling.MAXIMUM_WINDOW and maximum > 0):
+        raise ValueError("no chunker has these parameters")
+    if place[0] + place[1] > len(data):
+        raise ValueError("the place is outside of the data")
+    lengths, carry = _rolling.cuts(data, kind, parameters, place, final)
+    digests = b"" if algorithm is None else digest_ranges(data[place[0] :], lengths, algorithm, threads)
+    return lengths, digests, carry
+
+
 def digest_ranges(data: memoryview, lengths: array[int], algorithm: str, _threads: int) -> bytes:
-    if algorithm not in _ALGORITHMS:
-        raise ValueError(f"unknown digest algorithm {algorithm!r}")
+    name, size = _algorithm(algorithm)
     if sum(lengths) > len(data):
         raise ValueError("the ranges end behind the data")
-    name, size = _ALGORITHMS[algorithm]
     digests, start = [], 0
     for length in lengths:
         digests.append(hashlib.new(name, data[start : start + length], usedforsecurity=False).digest()[:size])
         start += length
     return b"".join(digests)
+
+
+def _algorithm(label: str) -> tuple[str, int]:
+    """Name in hashlib and bytes kept. Raises ValueError."""
+    name, _, bits = label.partition("_")
+    if name == "blake2b512":
+        if label == name:
+            return "blake2b", 64
+        if bits.isdecimal() and int(bits) % 8 == 0 and 8 <= int(bits) < 512:
+            return "blake2b", int(bits) // 8
+    if label not in _ALGORITHMS:
+        raise ValueError(f"unknown digest algorithm {label!r}")
+    return _ALGORITHMS[label]
 
 
 def data_runs(data: memoryview, block: int) -> array[int]:

@@ -3,13 +3,15 @@
 
 use std::sync::Mutex;
 
+use blake2b_simd::Params;
+use blake2b_simd::many::{HashManyJob, hash_many};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::pool;
 
-/// Bytes of one turn of a worker: enough to make taking a turn cheap, little enough to share evenly.
-const TURN: usize = 256 << 10;
+/// A range, and where its digest goes.
+type Task<'data, 'out> = (&'data [u8], &'out mut [u8]);
 
 /// The digests that regraft's formats name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +24,13 @@ pub enum Algorithm {
     Sha512,
     /// The first 16 bytes of SHA-512, as zchunk has it.
     Sha512Half128,
+    /// The first so many bytes, 1 to 64, of BLAKE2b with a digest of 64 bytes, as bita has it.
+    Blake2b512(u8),
 }
 
 impl Algorithm {
-    /// The algorithm with this label: `sha1`, `sha256`, `sha512` or `sha512_128`.
+    /// The algorithm with this label: `sha1`, `sha256`, `sha512`, `sha512_128`, `blake2b512`, or `blake2b512_` and the
+    /// number of bits kept, a multiple of 8.
     #[must_use]
     pub fn named(label: &str) -> Option<Self> {
         match label {
@@ -33,7 +38,12 @@ impl Algorithm {
             "sha256" => Some(Self::Sha256),
             "sha512" => Some(Self::Sha512),
             "sha512_128" => Some(Self::Sha512Half128),
-            _ => None,
+            "blake2b512" => Some(Self::Blake2b512(64)),
+            _ => {
+                let bits: u16 = label.strip_prefix("blake2b512_")?.parse().ok()?;
+                let sound = bits.is_multiple_of(8) && (8..512).contains(&bits);
+                sound.then(|| u8::try_from(bits / 8).ok().map(Self::Blake2b512))?
+            }
         }
     }
 
@@ -45,6 +55,7 @@ impl Algorithm {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
             Self::Sha512Half128 => 16,
+            Self::Blake2b512(size) => size as usize,
         }
     }
 
@@ -55,6 +66,32 @@ impl Algorithm {
             Self::Sha1 => out.copy_from_slice(&Sha1::digest(data)),
             Self::Sha256 => out.copy_from_slice(&Sha256::digest(data)),
             Self::Sha512 | Self::Sha512Half128 => out.copy_from_slice(&Sha512::digest(data)[..size]),
+            Self::Blake2b512(_) => {
+                out.copy_from_slice(&Params::new().hash(data).as_bytes()[..size]);
+            }
+        }
+    }
+
+    /// The same for many ranges, of which the processor may take several at once.
+    fn write_many(self, tasks: &mut Vec<Task<'_, '_>>) {
+        if let Self::Blake2b512(size) = self {
+            let parameters = Params::new();
+            let mut jobs: Vec<_> = tasks.iter().map(|task| HashManyJob::new(&parameters, task.0)).collect();
+            hash_many(jobs.iter_mut());
+            for ((_range, out), job) in tasks.drain(..).zip(&jobs) {
+                out.copy_from_slice(&job.to_hash().as_bytes()[..usize::from(size)]);
+            }
+        }
+        for (range, out) in tasks.drain(..) {
+            self.write(range, out);
+        }
+    }
+
+    /// Bytes of one turn of a worker: enough to make taking a turn cheap, little enough to share evenly.
+    const fn turn(self) -> usize {
+        match self {
+            Self::Blake2b512(_) => 1 << 20,
+            _ => 256 << 10,
         }
     }
 }
@@ -87,13 +124,13 @@ pub fn digest_ranges(
         rest = after;
         (range, out)
     }));
-    let threads = pool::thread_count(threads).min(data.len() / TURN + 1);
+    let threads = pool::thread_count(threads).min(data.len() / algorithm.turn() + 1);
     pool::run(threads, || {
         let mut turn = Vec::new();
         loop {
             let mut bytes = 0;
             if let Ok(mut tasks) = tasks.lock() {
-                while bytes < TURN
+                while bytes < algorithm.turn()
                     && let Some(task) = tasks.next()
                 {
                     bytes += task.0.len().max(1);
@@ -103,9 +140,7 @@ pub fn digest_ranges(
             if turn.is_empty() {
                 break;
             }
-            for (range, out) in turn.drain(..) {
-                algorithm.write(range, out);
-            }
+            algorithm.write_many(&mut turn);
         }
     });
     Ok(digests)

@@ -9,6 +9,7 @@
 mod buzhash;
 mod digest;
 mod pool;
+pub mod rolling;
 mod runs;
 mod table;
 mod zck;

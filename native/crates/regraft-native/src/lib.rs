@@ -7,6 +7,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use regraft_kernels::rolling::{self, Cuts, Kind, Parameters, Place};
 use regraft_kernels::{Algorithm, Chunks, SEGMENT};
 
 /// The bytes of a buffer, without a copy.
@@ -48,6 +49,40 @@ fn zck_index<'py>(
     let algorithm = algorithm.map(algorithm_named).transpose()?;
     let Chunks { lengths, digests } = py.detach(|| regraft_kernels::index(bytes, r#final, algorithm, threads, segment));
     Ok((PyBytes::new(py, &column(&lengths, u32::to_ne_bytes)), PyBytes::new(py, &digests)))
+}
+
+/// Lengths (native 32 bit words) and digests of the chunks, and what to carry on.
+///
+/// `parameters` are bits, minimum, maximum, window; `place` is before, searched, carry.
+#[pyfunction]
+#[pyo3(signature = (data, kind, parameters, place, r#final, algorithm, threads, segment=rolling::SEGMENT))]
+#[allow(clippy::too_many_arguments)] // one for each in Python
+fn rolling_index<'py>(
+    py: Python<'py>,
+    data: PyBuffer<u8>,
+    kind: &str,
+    parameters: (u32, usize, usize, usize),
+    place: (usize, usize, u32),
+    r#final: bool,
+    algorithm: Option<&str>,
+    threads: usize,
+    segment: usize,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, u32)> {
+    let bytes = bytes_of(&data)?;
+    let kind = match kind {
+        "rollsum" => Kind::RollSum,
+        "buzhash" => Kind::BuzHash,
+        _ => return Err(PyValueError::new_err(format!("unknown rolling hash {kind:?}"))),
+    };
+    let (bits, minimum, maximum, window) = parameters;
+    let parameters = Parameters { kind, bits, minimum, maximum, window };
+    let (before, searched, carry) = place;
+    let place = Place { before, searched, carry, last: r#final };
+    let algorithm = algorithm.map(algorithm_named).transpose()?;
+    let Cuts { lengths, digests, carry } = py
+        .detach(|| rolling::cut(bytes, &parameters, &place, algorithm, threads, segment))
+        .map_err(|_| PyValueError::new_err("no chunker has these parameters, or the place is outside of the data"))?;
+    Ok((PyBytes::new(py, &column(&lengths, u32::to_ne_bytes)), PyBytes::new(py, &digests), carry))
 }
 
 /// Joined digests of consecutive ranges, whose lengths are native 32 bit words.
@@ -98,6 +133,7 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn regraft_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(zck_index, module)?)?;
+    module.add_function(wrap_pyfunction!(rolling_index, module)?)?;
     module.add_function(wrap_pyfunction!(digest_ranges, module)?)?;
     module.add_function(wrap_pyfunction!(data_runs, module)?)?;
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
