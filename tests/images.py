@@ -75,9 +75,9 @@ class CountingSource:
         return sum(length for _, length in self.fetched)
 
 
-def seed_of(image: bytes, algorithm: Algorithm = Algorithm.SHA256) -> Seed:
+def seed_of(image: bytes, algorithm: Algorithm = Algorithm.SHA256, chunker: str = zchunk.CHUNKER) -> Seed:
     medium = MemoryMedium(image, name="seed")
-    return Seed(medium, index_medium(medium, algorithm))
+    return Seed(medium, index_medium(medium, algorithm, chunker))
 
 
 def small_recipe(image: bytes, chunk: int = 1000) -> Recipe:

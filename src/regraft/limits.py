@@ -23,6 +23,9 @@ class Limits:
     optional_elements: int = 64
     optional_element_size: int = MIB
     zstd_window_log: int = 24  #: 16 MiB: all that zstd uses without --ultra or --long
+    xz_memory: int = 80 * MIB  #: what xz -9 needs is 65 MiB
+    chunker_window: int = 4096  #: bytes under the rolling hash of a chunker; those in use have 16 to 64
+    metadata: int = 1024  #: entries of a bita archive
 
     # bundles
     description_size: int = MIB

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bita's chunkers: the twin cuts as bita's loop is defined and as the vectors say, and the native kernel as its twin."""
+"""bita's chunkers: the twin cuts as bita's loop is defined and as the vectors say, and native kernels as their twin."""
 
 from __future__ import annotations
 

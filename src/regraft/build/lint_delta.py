@@ -205,7 +205,7 @@ def check_header(where: str, member: MemberFacts, *, limits: Limits = DEFAULT) -
                 "delta.not-reusable", where, "the .zck has no digests of uncompressed chunks: nothing is reused", _PACK
             )
         )
-    if header.chunk_algorithm is not Algorithm.SHA256:
+    if header.chunk_algorithm != Algorithm.SHA256:
         findings.append(
             error(
                 "delta.chunk-digest",

@@ -55,7 +55,7 @@ class Options:
         """Raise UsageError, LimitError for what no reader takes."""
         if self.compression not in zchunk.COMPRESSIONS.values():
             raise UsageError(f"compression {self.compression!r}: zchunk has none and zstd")
-        if self.chunk_digest is Algorithm.SHA1 and self.uncompressed_source:
+        if self.chunk_digest == Algorithm.SHA1 and self.uncompressed_source:
             raise UsageError("SHA-1 chunk digests cannot describe an uncompressed source", cure="take sha256")
         if not 1 <= self.level <= 22:
             raise UsageError(f"compression level {self.level}: zstd has 1 to 22")

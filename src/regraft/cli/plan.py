@@ -51,8 +51,8 @@ def command(
 
     link = Link(bandwidth=max(bandwidth / 8, 1), round_trip=rtt / 1000)
     with meter(progress) as shown, open_artifact(what, network) as artifact:
-        algorithm = artifact.recipe.table.digests.algorithm
-        opened = [open_seed(path, algorithm, progress=shown) for path in seeds] if algorithm else []
+        algorithm, chunker = artifact.recipe.matchable, artifact.recipe.chunker
+        opened = [open_seed(path, algorithm, chunker, progress=shown) for path in seeds] if algorithm else []
         plan = match(artifact.recipe, [(seed.medium.name, seed.index) for seed in opened])
     cost = forecast(plan, link, ranges_per_request=max_ranges or 0)
     facts = cost_facts(cost)

@@ -44,8 +44,8 @@ def command(
 
     with meter(progress) as shown, open_artifact(file, network) as artifact:
         recipe = artifact.recipe
-        algorithm = recipe.table.digests.algorithm
-        opened = [open_seed(path, algorithm, progress=shown) for path in seeds] if algorithm else []
+        algorithm = recipe.matchable
+        opened = [open_seed(path, algorithm, recipe.chunker, progress=shown) for path in seeds] if algorithm else []
         if output == "-":
             plan = match(recipe, [(seed.medium.name, seed.index) for seed in opened])
             media = [seed.medium for seed in opened]

@@ -99,7 +99,7 @@ def apply(
                 raise MediumError(f"{target.name} at {where} reads back other bytes than were written, twice")
             for row in wrong:
                 finished[row] = 0
-        if state is not None and recipe.table.digests.algorithm is not None:  # else there is nothing to match by
+        if state is not None and recipe.matchable is not None:  # else there is nothing to match by
             state.keep_index(Index(recipe.table.bounds, recipe.table.digests, recipe.chunker))
         journal.remove()
     finally:
@@ -118,7 +118,7 @@ def _in_place(
 ) -> tuple[bytearray, bytearray]:
     """(finished, origins): rows that already lie in the target, by the journal, or by looking where it is worth it."""
     table = recipe.table
-    if table.digests.algorithm is None:
+    if recipe.matchable is None:
         return bytearray(len(table)), bytearray(len(table))  # nothing could prove earlier rows: write them all
     finished = journal.finished
     if journal.resumed:
@@ -137,7 +137,7 @@ def _in_place(
 
 def _unmoved(recipe: Recipe, kept: Index) -> list[int]:
     """Rows that the target's kept index has at the same offset."""
-    if kept.digests.algorithm is not recipe.table.digests.algorithm:
+    if kept.digests.algorithm != recipe.matchable:
         return []
     there = {kept.bounds[chunk]: chunk for chunk in range(len(kept))}
     table = recipe.table

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from regraft.model import Index, Kind, Op, OpTable, Plan, Recipe
+from regraft.model import Algorithm, Index, Kind, Op, OpTable, Plan, Recipe
 from regraft.model.table import ZERO
 
 
@@ -14,17 +14,16 @@ def match(recipe: Recipe, seeds: Sequence[tuple[str, Index]]) -> Plan:
     """Put what is cheaper in front of each row's own operations: ZERO, then COPY from the first seed with the chunk.
 
     A row whose chunk occurred before in the recipe gets the earlier unit too, so that equal chunks are fetched once.
-    Seeds are (name, index), best first. The rule of identity is that of zchunk: equal digests and equal lengths.
+    Seeds are (name, index), best first. The rule of identity is that of zchunk: equal digests and equal lengths. A
+    recipe without digests, or with such short ones that they prove nothing (`Recipe.matchable`), is its own plan.
     """
     rows = recipe.table
-    algorithm = rows.digests.algorithm
-    table = OpTable(algorithm)
+    algorithm = recipe.matchable
     names = tuple(name for name, _ in seeds)
     if algorithm is None:
-        for row in range(len(rows)):
-            table.add(rows.length(row), None, *rows.ops(row))
-        return Plan(recipe, table, names)
-    known = _lookup(seeds, algorithm.size, set(rows.digests))
+        return Plan(recipe, rows, names)
+    table = OpTable(algorithm)
+    known = _lookup(seeds, algorithm, set(rows.digests))
     zeros = _zero_digests(recipe)
     first_unit: dict[bytes, Op] = {}
     for row, digest in enumerate(rows.digests):
@@ -44,11 +43,13 @@ def match(recipe: Recipe, seeds: Sequence[tuple[str, Index]]) -> Plan:
     return Plan(recipe, table, names)
 
 
-def _lookup(seeds: Sequence[tuple[str, Index]], size: int, wanted: set[bytes]) -> dict[bytes, tuple[int, int, int]]:
+def _lookup(
+    seeds: Sequence[tuple[str, Index]], algorithm: Algorithm, wanted: set[bytes]
+) -> dict[bytes, tuple[int, int, int]]:
     """digest -> (seed, offset, length), for wanted digests only; the first occurrence in the first seed wins."""
     known: dict[bytes, tuple[int, int, int]] = {}
     for number, (_, index) in enumerate(seeds):
-        if index.digests.algorithm is None or index.digests.algorithm.size != size:
+        if index.digests.algorithm != algorithm:
             continue
         for chunk, digest in enumerate(index.digests):
             if digest in wanted and digest not in known:

@@ -4,24 +4,17 @@
 from __future__ import annotations
 
 from array import array
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
-from regraft import kernels
+from regraft.engine.chunkers import cut_stream, named
 from regraft.engine.files import open_source
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.state import state_of
 from regraft.errors import SourceError
-from regraft.formats import zchunk
 from regraft.model import Algorithm, DigestColumn, Index
-
-#: New bytes given to the chunker at once: large enough to split over the cores, small enough to stay in their caches.
-BATCH = 8 << 20
-
-#: Longest chunk that may still be open when a batch ends.
-_MARGIN = 131072
 
 _SECTOR = 4096
 
@@ -35,47 +28,47 @@ class Seed:
 
 
 def index_medium(
-    medium: Medium, algorithm: Algorithm, *, size: int | None = None, progress: Progress = QUIET, threads: int = 0
+    medium: Medium,
+    algorithm: Algorithm,
+    chunker: str,
+    *,
+    size: int | None = None,
+    progress: Progress = QUIET,
+    threads: int = 0,
 ) -> Index:
-    """Chunk and hash the first `size` bytes (default: all) with zchunk's automatic chunker, on all cores.
+    """Chunk and hash the first `size` bytes (default: all) by the rule with the label `chunker`, on all cores.
 
     An unreadable sector costs its chunk, not the index: what it promises for that chunk is never true, and found out
-    when it is copied. Memory: two batches.
+    when it is copied. Memory: the longest chunk and two batches. Raises UnsupportedError, LimitError for a rule that
+    cannot be followed.
     """
     total = medium.size if size is None else min(size, medium.size)
     progress.phase("index", total)
     lengths = array("I")
     digests = DigestColumn(algorithm)
-    buffers = [bytearray(_MARGIN + min(BATCH, total)) for _ in range(2)]
-    open_chunk = b""
-    with ThreadPoolExecutor(1, "read-ahead") as pool:
-        reading = pool.submit(_read, medium, 0, memoryview(buffers[0])[_MARGIN : _MARGIN + min(BATCH, total)])
-        for number, start in enumerate(range(0, total, BATCH)):
-            count = min(BATCH, total - start)
-            reading.result()
-            following = start + count
-            if following < total:
-                view = memoryview(buffers[(number + 1) % 2])[_MARGIN : _MARGIN + min(BATCH, total - following)]
-                reading = pool.submit(_read, medium, following, view)
-            batch = memoryview(buffers[number % 2])[_MARGIN - len(open_chunk) : _MARGIN + count]
-            batch[: len(open_chunk)] = open_chunk
-            found, hashed = kernels.zck_index(
-                batch, final=following == total, algorithm=algorithm.label, threads=threads
-            )
-            lengths.extend(found)
-            digests.data += hashed
-            open_chunk = bytes(batch[sum(found) :])
-            progress.advance(count, Origin.SEED)
-    return Index(array("Q", accumulate(lengths, initial=0)), digests, zchunk.CHUNKER)
+    for run, found, hashed in cut_stream(partial(_read, medium), total, named(chunker), algorithm, threads=threads):
+        lengths.extend(found)
+        digests.data += hashed
+        progress.advance(len(run), Origin.SEED)
+    return Index(array("Q", accumulate(lengths, initial=0)), digests, chunker)
 
 
-def open_seed(path: str, algorithm: Algorithm, *, size: int | None = None, progress: Progress = QUIET) -> Seed:
-    """Open and index the file or device at `path`; the index kept by an earlier update is used if it still holds."""
+def open_seed(
+    path: str, algorithm: Algorithm, chunker: str, *, size: int | None = None, progress: Progress = QUIET
+) -> Seed:
+    """Open the file or device at `path` and index it as `index_medium` does.
+
+    The index kept by an earlier update is used if it still holds and was made by the same rule with the same algorithm.
+    """
     medium = open_source(path)
     kept = state_of(path, create=False)
     index = kept.load_index() if kept is not None else None
-    if index is None or index.digests.algorithm is not algorithm or not still_true(medium, index):
-        index = index_medium(medium, algorithm, size=size, progress=progress)
+    if (
+        index is None
+        or (index.digests.algorithm, index.chunker) != (algorithm, chunker)
+        or not still_true(medium, index)
+    ):
+        index = index_medium(medium, algorithm, chunker, size=size, progress=progress)
     return Seed(medium, index)
 
 

@@ -4,7 +4,8 @@
     magic 8 · digest algorithm u8 · chunker name length u8 · chunker name · chunks u32 · lengths, u32 each
     · digests · SHA-256 of all before 32
 
-Little-endian. A hint, never an authority: what it promises is hashed again when it is copied.
+Little-endian. Algorithms: 0 SHA-1, 1 SHA-256, 2 SHA-512, 3 SHA-512/128 of zchunk, 128 + n BLAKE2b-512 cut to n bytes.
+A hint, never an authority: what it promises is hashed again when it is copied.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from regraft.model import Algorithm, DigestColumn, Index
 from regraft.model.buffers import Buffer
 
 MAGIC = b"RGINDEX\x01"
-_ALGORITHMS = (Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128)
+_BY_NUMBER = {
+    **dict(enumerate((Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128))),
+    **{128 + size: Algorithm.blake2b(size) for size in range(4, 65)},
+}
 
 
 def build(index: Index) -> bytes:
@@ -32,9 +36,13 @@ def build(index: Index) -> bytes:
     lengths = array("I", (end - start for start, end in zip(index.bounds, index.bounds[1:], strict=False)))
     if sys.byteorder == "big":
         lengths.byteswap()
-    head = MAGIC + struct.pack("<BB", _ALGORITHMS.index(index.digests.algorithm), len(name)) + name
+    head = MAGIC + struct.pack("<BB", _number(index.digests.algorithm), len(name)) + name
     body = head + struct.pack("<I", len(index)) + lengths.tobytes() + index.digests.data
     return body + hashlib.sha256(body).digest()
+
+
+def _number(algorithm: Algorithm) -> int:
+    return next(number for number, known in _BY_NUMBER.items() if known == algorithm)
 
 
 def parse(data: Buffer, *, limits: Limits = DEFAULT) -> Index:
@@ -46,9 +54,9 @@ def parse(data: Buffer, *, limits: Limits = DEFAULT) -> Index:
     if cursor.take(len(MAGIC)) != MAGIC:
         raise cursor.fail("not a kept index")
     number, name_length = cursor.unpack("<BB")
-    if number >= len(_ALGORITHMS):
+    algorithm = _BY_NUMBER.get(number)
+    if algorithm is None:
         raise cursor.fail(f"unknown digest algorithm {number}")
-    algorithm = _ALGORITHMS[number]
     chunker = cursor.take(name_length).decode("ascii", "replace")
     (count,) = cursor.unpack("<I")
     if count > limits.chunks:

@@ -203,7 +203,7 @@ def _index(
     limits: Limits,
 ) -> Header:
     algorithm = _algorithm(cursor)
-    if algorithm is Algorithm.SHA1 and flags & FLAG_UNCOMPRESSED_SOURCE:
+    if algorithm == Algorithm.SHA1 and flags & FLAG_UNCOMPRESSED_SOURCE:
         raise UnsupportedError("zchunk header: SHA-1 for chunks of an uncompressed source", offset=lead.size)
     count = read_varint(cursor)
     if not 1 <= count <= limits.chunks:

@@ -76,10 +76,10 @@ def cuts(
     parameters: bits, minimum, maximum, window. place: before, searched, carry.
 
     BuzHash fills its window with the first bytes of the stream. If the bytes fed next are zeros, it takes them for
-    repeats of a zero before the stream and, once it has counted a window of them, feeds no more: one byte too few. Until
-    a byte other than zero is fed, the last byte of the first window, the stale one, stays. What is skipped, because no
-    chunk can end near it, is not fed. `carry` tells of that: 0 at the start, 1 if it is over, else the stale byte from
-    bit 1 and the zeros fed from bit 9 on.
+    repeats of a zero before the stream and, once it has counted a window of them, feeds no more: one byte too few.
+    Until a byte other than zero is fed, the last byte of the first window, the stale one, stays. What is skipped,
+    because no chunk can end near it, is not fed. `carry` tells of that: 0 at the start, 1 if it is over, else the stale
+    byte from bit 1 and the zeros fed from bit 9 on.
     """
     bits, minimum, maximum, window = parameters
     before, searched, carry = place

@@ -7,8 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol, overload
+from typing import ClassVar, Protocol, overload
 
 from regraft.model.buffers import Buffer
 
@@ -35,26 +34,36 @@ class _Truncated:
         return self._inner.digest()[: self._size]
 
 
-class Algorithm(Enum):
-    """Digest algorithms of the formats; the value is (name, size in bytes)."""
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A digest algorithm of the formats: what the kernels call it, and its size in bytes.
 
-    SHA1 = ("sha1", 20)
-    SHA256 = ("sha256", 32)
-    SHA512 = ("sha512", 64)
-    SHA512_128 = ("sha512_128", 16)
+    BLAKE2b comes in as many sizes as bita truncates it to: see `blake2b`.
+    """
 
-    @property
-    def label(self) -> str:
-        return self.value[0]
+    label: str
+    size: int
 
-    @property
-    def size(self) -> int:
-        return self.value[1]
+    SHA1: ClassVar[Algorithm]
+    SHA256: ClassVar[Algorithm]
+    SHA512: ClassVar[Algorithm]
+    SHA512_128: ClassVar[Algorithm]  #: zchunk's
+    BLAKE2B: ClassVar[Algorithm]
+
+    @classmethod
+    def blake2b(cls, size: int) -> Algorithm:
+        """The first `size` bytes, 4 to 64, of BLAKE2b-512: another value than BLAKE2b with that parameter has."""
+        if not 4 <= size <= 64:
+            raise ValueError(f"a digest of {size} bytes")
+        return cls("blake2b512" if size == 64 else f"blake2b512_{8 * size}", size)
 
     def hasher(self) -> Hasher:
-        if self is Algorithm.SHA512_128:
+        if self.label.startswith("blake2b512"):
+            whole: Hasher = hashlib.blake2b()
+            return whole if self.size == 64 else _Truncated(whole, self.size)
+        if self.label == "sha512_128":
             return _Truncated(hashlib.sha512(), 16)
-        return hashlib.new(self.label, usedforsecurity=self is not Algorithm.SHA1)
+        return hashlib.new(self.label, usedforsecurity=self.label != "sha1")
 
     def of(self, data: Buffer) -> bytes:
         """The digest of `data`."""
@@ -65,10 +74,25 @@ class Algorithm(Enum):
     @classmethod
     def named(cls, label: str) -> Algorithm:
         """The algorithm called `label`; raises KeyError for any other word."""
-        for member in cls:
-            if member.label == label:
-                return member
-        raise KeyError(label)
+        return _NAMED[label]
+
+
+Algorithm.SHA1 = Algorithm("sha1", 20)
+Algorithm.SHA256 = Algorithm("sha256", 32)
+Algorithm.SHA512 = Algorithm("sha512", 64)
+Algorithm.SHA512_128 = Algorithm("sha512_128", 16)
+Algorithm.BLAKE2B = Algorithm.blake2b(64)
+
+_NAMED = {
+    algorithm.label: algorithm
+    for algorithm in (
+        Algorithm.SHA1,
+        Algorithm.SHA256,
+        Algorithm.SHA512,
+        Algorithm.SHA512_128,
+        *(Algorithm.blake2b(size) for size in range(4, 65)),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +162,6 @@ class DigestColumn:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DigestColumn):
             return NotImplemented
-        return self.algorithm is other.algorithm and self.data == other.data
+        return self.algorithm == other.algorithm and self.data == other.data
 
     __hash__ = None  # type: ignore[assignment]  # mutable, like a list

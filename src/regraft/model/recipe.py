@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from regraft.model.digest import Algorithm, Digest, DigestColumn
 from regraft.model.table import Kind, OpTable
 
+#: Bytes of the shortest digest by which two chunks are taken for equal. It is zchunk's SHA-512/128.
+SHORTEST_IDENTITY = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
@@ -77,6 +80,16 @@ class Recipe:
     def size(self) -> int:
         """Bytes of the target."""
         return self.table.size
+
+    @property
+    def matchable(self) -> Algorithm | None:
+        """The algorithm by which equal chunks are known: of the rows' digests.
+
+        None if there are no such digests, or if they are too short to stand for a chunk: bita keeps as few bytes as
+        asked for. They still show damage; but what lies elsewhere is then not taken for a chunk on their word alone.
+        """
+        algorithm = self.table.digests.algorithm
+        return algorithm if algorithm is not None and algorithm.size >= SHORTEST_IDENTITY else None
 
     def verifiable(self) -> bool:
         """Whether every byte of the target is covered by a digest: of the image, of each row, or of each unit."""

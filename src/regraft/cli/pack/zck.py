@@ -8,9 +8,10 @@ import click
 from regraft.cli._options import examples, json_option, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
+from regraft.formats import zchunk
 from regraft.model import Algorithm
 
-_DIGESTS = [algorithm.label for algorithm in Algorithm]
+_DIGESTS = [algorithm.label for algorithm in zchunk.ALGORITHMS]
 
 
 @click.command(

@@ -141,12 +141,12 @@ class Delta(Handler):
 
     def _seeds(self, recipe: Recipe) -> list[Seed]:
         """The source, if it can be of use. A source that cannot be read costs a full download, not the update."""
-        algorithm = recipe.table.digests.algorithm
+        algorithm = recipe.matchable
         if algorithm is None:
             return []
         try:
             source, size = self.entry.setting("source"), self._source_size()
-            return [open_seed(source, algorithm, size=size, progress=self.context.progress)]
+            return [open_seed(source, algorithm, recipe.chunker, size=size, progress=self.context.progress)]
         except SourceError:
             return []
 
