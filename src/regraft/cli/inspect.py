@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +11,14 @@ from regraft.cli._network import Network, network_options
 from regraft.cli._options import examples, json_option
 from regraft.cli._output import emit_json, size
 
+if TYPE_CHECKING:
+    from regraft.cli._artifact import Header
+
 
 @click.command(
     epilog=examples(
         "regraft inspect rootfs.zck",
+        "regraft inspect rootfs.cba",
         "regraft inspect https://host/rootfs.zck --chunks",
         "regraft inspect update.swu                                the same as `regraft swu inspect`",
         "regraft inspect rootfs.zck --json | jq .chunks",
@@ -25,14 +29,14 @@ from regraft.cli._output import emit_json, size
 @network_options
 @json_option
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
-    """Show what FILE says about itself: a zchunk file or header (path or URL), a bundle, a kept index."""
-    from regraft.cli._artifact import is_url, open_artifact, read_header
+    """Show what FILE says about itself: a zchunk file or header, a bita archive (path or URL), a bundle, a kept index."""
+    from regraft.cli._artifact import is_url, open_artifact, read_any_header
     from regraft.engine.files import open_source
     from regraft.formats import kept_index
 
     if is_url(file):
         with open_artifact(file, network) as artifact:
-            _show(_zchunk(file, artifact.header, with_chunks), as_json)
+            _show(_facts(file, artifact.header, with_chunks), as_json)
         return
     medium = open_source(file)
     try:
@@ -55,12 +59,60 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
             }  # fmt: skip
             _show(facts, as_json)
             return
-        header, _ = read_header(medium)
-        facts = _zchunk(file, header, with_chunks)
-        facts["complete"] = medium.size == header.size + header.body_size
+        header = read_any_header(medium)
+        facts = _facts(file, header, with_chunks)
+        facts["complete"] = medium.size >= header.end
         _show(facts, as_json)
     finally:
         medium.close()
+
+
+def _facts(file: str, header: Header, with_chunks: bool) -> dict[str, Any]:
+    from regraft.formats import cba
+
+    return (_bita if isinstance(header, cba.Header) else _zchunk)(file, header, with_chunks)
+
+
+def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
+    parameters = header.parameters
+    facts: dict[str, Any] = {
+        "file": file,
+        "format": "bita archive (before 0.2)" if header.legacy else "bita archive",
+        "image_size": header.image_size,
+        "image_digest": str(header.digest or ""),
+        "header_size": header.size,
+        "body_size": header.body_size,
+        "chunk_count": len(header.order),
+        "unique_chunks": len(header),
+        "compression": header.compression,
+        "compression_level": header.level,
+        "chunker": parameters.label,
+        "digest": f"blake2b512:{header.checksum.hex()}",
+        "chunk_digest": header.digests.algorithm.label,
+        "written_by": _readable(header.writer.encode()),
+        "metadata": {key: _readable(value) for key, value in header.metadata},
+    }
+    if with_chunks:
+        at, chunks = 0, []
+        for number in header.order:
+            chunks.append(
+                {
+                    "offset": at,
+                    "length": header.lengths[number],
+                    "stored_offset": header.data_offset + header.offsets[number],
+                    "stored": header.stored[number],
+                    "digest": header.digests[number].hex(),
+                }
+            )
+            at += header.lengths[number]
+        facts["chunks"] = chunks
+    return facts
+
+
+def _readable(value: bytes) -> str:
+    """Printable text as it is, else hexadecimal."""
+    text = value.decode("utf-8", "replace")
+    return text if text.isprintable() and "\ufffd" not in text else f"hex:{value.hex()}"
 
 
 def _zchunk(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
@@ -106,9 +158,12 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         if name == "chunks":
             for chunk in value:
                 where = "dictionary" if chunk["offset"] is None else chunk["offset"]
-                digest = chunk.get("digest", chunk["stored_digest"])
+                digest = chunk.get("digest") or chunk["stored_digest"]
                 stored = f"{chunk['stored_offset']:>12} {chunk['stored']:>8}"
                 click.echo(f"{where:>12} {chunk['length']:>8} {stored} {digest}")
+        elif name == "metadata":
+            for key, content in value.items():
+                click.echo(f"{'metadata':<20} {_readable(key.encode())}: {content}")
         else:
             shown = f"{value} ({size(value)})" if name.endswith("size") and value >= 1000 else value
             click.echo(f"{name.replace('_', ' '):<20} {shown}")

@@ -39,7 +39,7 @@ def command(
     what: str, seeds: tuple[str, ...], bandwidth: int, rtt: float, max_ranges: int | None, network: Network,
     progress: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what it takes to obtain WHAT (a zchunk file or its URL) with these seeds. Writes nothing.
+    """Say what it takes to obtain WHAT (a zchunk file, a bita archive, or its URL) with these seeds. Writes nothing.
 
     A bundle's plan is shown by `regraft install -n`.
     """

@@ -30,7 +30,7 @@ from regraft.cli._progress import meter
 def command(
     file: str, output: str, seeds: tuple[str, ...], network: Network, workers: int, progress: str, as_json: bool
 ) -> None:
-    """Rebuild the image of the zchunk FILE (a path or URL), fetching only what no seed has.
+    """Rebuild the image of FILE, a zchunk file or bita archive (a path or URL), fetching only what no seed has.
 
     Interrupted, the same command continues. The image is read back and compared before the command succeeds.
     """

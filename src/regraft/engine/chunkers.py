@@ -63,7 +63,7 @@ def named(label: str, *, limits: Limits = DEFAULT) -> Chunker:
     if label == zchunk.CHUNKER:
         return Chunker(label, 131072, 0, _zchunk)
     name, *numbers = label.split("/")
-    if all(number.isdecimal() and len(number) < 20 for number in numbers):
+    if all(number.isascii() and number.isdecimal() and len(number) < 20 for number in numbers):
         values = [int(number) for number in numbers]
         if name == "fixed" and len(values) == 1 and values[0] > 0:
             return Chunker(label, _bounded(values[0], limits), 0, partial(_fixed, values[0]))

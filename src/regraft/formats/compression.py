@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Literal, TypeAlias, cast, get_args
 
 from regraft.errors import FormatError, LimitError, UnsupportedError
-from regraft.limits import DEFAULT, MIB, Limits
+from regraft.limits import DEFAULT, Limits
 
 Codec: TypeAlias = Literal["zlib", "xz", "zstd"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 _PIECE = 128 * 1024  #: decoded bytes at once
-_XZ_MEMORY = 80 * MIB  #: what xz -9 needs is 65 MiB
 
 
 def decompress(
@@ -31,7 +30,7 @@ def decompress(
     if codec == "zlib":
         decoded = _gzip(pieces)
     elif codec == "xz":
-        decoded = _xz(pieces)
+        decoded = _xz(pieces, limits)
     elif codec == "zstd":
         decoded = _zstd(pieces, limits)
     else:
@@ -69,15 +68,15 @@ def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise FormatError("gzip: the file is cut off", offset=offset)
 
 
-def _xz(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _xz(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     import lzma
 
-    decoder, fresh, offset = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), True, 0
+    decoder, fresh, offset = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.xz_memory), True, 0
     for piece in pieces:
         data = piece
         while data or not (decoder.eof or decoder.needs_input):
             if decoder.eof:
-                decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+                decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.xz_memory)
             fresh = False
             try:
                 plain = decoder.decompress(data, _PIECE)

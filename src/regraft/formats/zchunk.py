@@ -108,6 +108,11 @@ class Header:
     def body_size(self) -> int:
         return sum(self.stored)
 
+    @property
+    def end(self) -> int:
+        """Bytes of the whole file."""
+        return self.size + self.body_size
+
     def __len__(self) -> int:
         return len(self.stored)
 
