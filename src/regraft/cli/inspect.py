@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @network_options
 @json_option
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
-    """Show what FILE says about itself: a zchunk file or header, a bita archive (path or URL), a bundle, a kept index."""
+    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index."""
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
     from regraft.engine.files import open_source
     from regraft.formats import kept_index

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Units of every codec are decoded to exactly their length, whatever their stored bytes say."""
+
+from __future__ import annotations
+
+import lzma
+import random
+import sys
+import tracemalloc
+import types
+from contextlib import suppress
+from dataclasses import replace
+
+import brotli
+import pytest
+import zstandard
+
+from regraft.errors import FormatError, LimitError, MissingError, UnsupportedError
+from regraft.formats.codecs import NAMES, Decoder
+from regraft.limits import DEFAULT
+
+PLAIN = b"what changed moves " * 400 + random.Random(1).randbytes(700)
+
+
+def streamed(data: bytes) -> bytes:
+    """A frame without its content's size, as bita writes them."""
+    compressor = zstandard.ZstdCompressor().compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
+ENCODERS = {"zstd": streamed, "brotli": brotli.compress, "xz": lzma.compress, "none": bytes}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [1, 5000, len(PLAIN), 3_000_000])
+def test_a_unit_is_decoded(name: str, size: int) -> None:
+    plain = (PLAIN * (size // len(PLAIN) + 1))[:size]
+    decoder = Decoder(name)
+    for _ in range(2):
+        assert bytes(decoder.decode(memoryview(ENCODERS[name](plain)), size)) == plain
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_length_is_an_error(name: str) -> None:
+    stored, decoder = ENCODERS[name](PLAIN), Decoder(name)
+    for length in (1, len(PLAIN) - 1, len(PLAIN) + 1, 2 * len(PLAIN)):
+        with pytest.raises(FormatError):
+            decoder.decode(stored, length)
+
+
+@pytest.mark.parametrize("name", ["brotli", "xz", "zstd"])
+def test_a_unit_that_is_cut_off_is_an_error(name: str) -> None:
+    stored, decoder = ENCODERS[name](PLAIN), Decoder(name)
+    for size in range(0, len(stored), 7):
+        with pytest.raises(FormatError):
+            decoder.decode(stored[:size], len(PLAIN))
+
+
+@pytest.mark.parametrize("name", ["brotli", "xz"])
+def test_bytes_behind_a_unit_are_an_error(name: str) -> None:
+    with pytest.raises(FormatError):
+        Decoder(name).decode(ENCODERS[name](PLAIN) + b"more", len(PLAIN))
+
+
+@pytest.mark.parametrize("name", ["brotli", "xz", "zstd"])
+def test_nothing_but_our_errors_comes_of_flipped_bits(name: str) -> None:
+    stored, decoder = ENCODERS[name](PLAIN), Decoder(name)
+    for at in range(len(stored)):
+        flipped = bytearray(stored)
+        flipped[at] ^= 1 << at % 8
+        with suppress(FormatError, LimitError):
+            assert len(decoder.decode(flipped, len(PLAIN))) == len(PLAIN)
+
+
+@pytest.mark.parametrize("name", ["brotli", "xz", "zstd"])
+def test_a_bomb_is_not_blown_up(name: str) -> None:
+    stored, decoder = ENCODERS[name](bytes(64 << 20)), Decoder(name)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError):
+            decoder.decode(stored, 1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20  # xz has a dictionary of 8 MiB
+    finally:
+        tracemalloc.stop()
+
+
+def test_xz_may_not_take_more_memory_than_allowed() -> None:
+    stored = lzma.compress(PLAIN, preset=6)
+    with pytest.raises(LimitError, match="xz_memory"):
+        Decoder("xz", limits=replace(DEFAULT, xz_memory=1 << 20)).decode(stored, len(PLAIN))
+    assert Decoder("xz").decode(lzma.compress(PLAIN, preset=9), len(PLAIN)) == PLAIN
+
+
+@pytest.mark.parametrize("module", [None, types.SimpleNamespace(__version__="1.1.0")])
+def test_without_a_usable_brotli_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, module: object) -> None:
+    monkeypatch.setitem(sys.modules, "brotli", module)
+    with pytest.raises(MissingError, match="brotli") as caught:
+        Decoder("brotli")
+    assert "regraft[bita]" in caught.value.cure
+
+
+def test_other_codecs_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="lz4"):
+        Decoder("lz4")
+    with pytest.raises(UnsupportedError, match="dictionary"):
+        Decoder("brotli", dictionary=b"words")
