@@ -20,9 +20,15 @@ def target(data: bytes) -> None:
     index = _twins.zck_index(view, True, "sha256", 1)
     assert sum(index[0]) == len(view)
     runs = _twins.data_runs(view, 512)
+    kind = "buzhash" if data[:1] < b"\x80" else "rollsum"
+    parameters = (1 + data.count(1) % 12, data.count(2), 1 + 9 * data.count(3), 1 + data.count(4) % 40)
+    rolled = _twins.rolling_index(memoryview(data), kind, parameters, (0, 0, 0), True, "blake2b512_128", 1)
+    assert sum(rolled[0]) == len(data)
     if _native is not None:
         assert _native.zck_index(view, True, "sha256", 2, segment=5000) == index
         assert _native.data_runs(view, 512) == runs
+        arguments = (memoryview(data), kind, parameters, (0, 0, 0), True, "blake2b512_128")
+        assert _native.rolling_index(*arguments, 2, segment=999) == rolled
 
 
 def seeds() -> list[bytes]:
