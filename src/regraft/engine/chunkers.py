@@ -27,7 +27,7 @@ from regraft.model import Algorithm
 BATCH = 8 << 20
 
 #: The same for chunkers that may leave long chunks open, which stay in memory too.
-SMALL_BATCH = 2 << 20
+SMALL_BATCH = 1 << 20
 
 Cut = tuple["array[int]", bytes]  #: lengths of chunks, and their digests joined
 

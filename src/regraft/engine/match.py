@@ -69,7 +69,15 @@ def _zero_digests(recipe: Recipe) -> dict[int, bytes]:
         return {}
     counts = Counter(rows.length(row) for row in range(len(rows)))
     lengths = {max(counts), rows.length(len(rows) - 1)} | {length for length, count in counts.items() if count > 7}
-    return {length: algorithm.of(bytes(length)) for length in lengths}
+    return {length: _of_zeros(length, algorithm) for length in lengths}
+
+
+def _of_zeros(length: int, algorithm: Algorithm) -> bytes:
+    """The digest of `length` zeros, of which there are never many at once."""
+    hasher, zeros = algorithm.hasher(), bytes(min(length, 1 << 16))
+    for start in range(0, length, 1 << 16):
+        hasher.update(zeros[: length - start])
+    return hasher.digest()
 
 
 def wanted_units(plan: Plan, rows: Iterator[int] | Sequence[int], level: Sequence[int]) -> dict[int, list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 
 import zstandard
@@ -15,8 +16,8 @@ from regraft.model.buffers import Buffer
 
 NAMES = ("none", "zstd", "brotli", "xz")
 
-#: Bytes by which brotli's decoder may overshoot what it is asked for.
-_BROTLI_STEP = 1 << 18
+#: Bytes asked of a decoder at once; brotli's gives up to twice as many.
+_STEP = 1 << 18
 
 
 def brotli() -> ModuleType:
@@ -58,47 +59,49 @@ class Decoder:
             return stored
         if self._name == "zstd":
             return self._zstd(stored, length)
-        data = self._bounded_brotli(stored, length) if self._brotli else self._xz(stored, length)
-        if len(data) != length:
-            raise FormatError(f"a unit of {length} bytes decodes to {len(data)} or more")
+        data, end = bytearray(length), 0  # one buffer: a chunk of the greatest length must not be there twice
+        for piece in self._bounded_brotli(stored, length) if self._brotli else self._xz(stored, length):
+            if end + len(piece) > length:
+                raise FormatError(f"a unit of {length} bytes decodes to more")
+            data[end : end + len(piece)] = piece
+            end += len(piece)
+        if end != length:
+            raise FormatError(f"a unit of {length} bytes decodes to {end}")
         return data
 
-    def _xz(self, stored: Buffer, length: int) -> bytes:
+    def _xz(self, stored: Buffer, length: int) -> Iterator[bytes]:
         import lzma
 
         decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=self._xz_memory)
+        fed, left = stored, length + 1  # one byte more, to see the end of the stream or that there is none
         try:
-            data = decoder.decompress(stored, length)
-            if not decoder.eof:  # the end of the stream, or one byte too many
-                data += decoder.decompress(b"", 1)
+            while left > 0 and not decoder.eof and (fed or not decoder.needs_input):
+                piece = decoder.decompress(fed, min(left, _STEP))
+                fed, left = b"", left - len(piece)
+                yield piece
         except lzma.LZMAError as error:
             if "limit" in str(error):
                 raise LimitError(f"xz: more than limits.xz_memory = {self._xz_memory} bytes to decode") from None
             raise FormatError(f"xz: {error}") from None
-        except EOFError:
-            raise FormatError("xz: the unit is cut off") from None
-        if len(data) == length and (not decoder.eof or decoder.unused_data):
+        if not decoder.eof or decoder.unused_data:
             raise FormatError("xz: the unit does not end with its stream")
-        return data
 
-    def _bounded_brotli(self, stored: Buffer, length: int) -> bytes:
+    def _bounded_brotli(self, stored: Buffer, length: int) -> Iterator[bytes]:
         module = self._brotli
         if module is None:
             raise MissingError("brotli was not loaded")
         decoder = module.Decompressor()
-        data = bytearray()
+        fed, left, idle = bytes(stored), length + 1, False
         try:
-            piece = decoder.process(bytes(stored), output_buffer_limit=min(length, _BROTLI_STEP))
-            while piece or not decoder.can_accept_more_data():
-                data += piece
-                if len(data) > length or decoder.is_finished():
-                    break
-                piece = decoder.process(b"", output_buffer_limit=min(length - len(data) or 1, _BROTLI_STEP))
+            while left > 0 and not decoder.is_finished() and not idle:
+                piece: bytes = decoder.process(fed, output_buffer_limit=min(left, _STEP))
+                idle = not piece and decoder.can_accept_more_data()  # it waits for bytes that there are not
+                fed, left = b"", left - len(piece)
+                yield piece
         except module.error as error:
             raise FormatError(f"brotli: {error}") from None
-        if len(data) <= length and not decoder.is_finished():
-            raise FormatError("brotli: the unit is cut off")
-        return bytes(data)
+        if not decoder.is_finished():
+            raise FormatError("brotli: the unit does not end with its stream")
 
     def _zstd(self, stored: Buffer, length: int) -> Buffer:
         decompressor = getattr(self._local, "zstd", None)
