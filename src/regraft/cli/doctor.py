@@ -22,6 +22,9 @@ from regraft.cli._output import emit_json
 #: Distributions without which regraft does not work.
 LIBRARIES = ("click", "cryptography", "rich", "urllib3", "zstandard")
 
+#: Distributions of which a part of regraft has need, which part, and the cure.
+OPTIONAL = (("brotli", "bita archives", "pip install 'regraft[bita]'"),)
+
 #: Program, its Debian package, what it is good for. regraft itself runs none of them.
 TOOLS = (
     ("zck", "zchunk", "conformance tests, comparison"),
@@ -74,6 +77,12 @@ def libraries() -> list[Item]:
             items.append(Item(name, "", f"cannot be used: {error}", f"pip install {name}", needed=True))
         else:
             items.append(Item(name, found, "", "", needed=True))
+    for name, purpose, cure in OPTIONAL:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found = ""
+        items.append(Item(name, found, purpose, cure))
     return items
 
 

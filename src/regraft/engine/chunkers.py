@@ -9,6 +9,7 @@ fixed/SIZE                                        every so many bytes
 
 from __future__ import annotations
 
+import mmap
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -119,7 +120,8 @@ def cut_stream(
     """
     cut = chunker.session(algorithm, threads)
     batch = min(chunker.batch, size)
-    work = memoryview(bytearray(min(chunker.context + chunker.longest, size) + batch))
+    # Mapped, so that all of it goes back to the system at the end: the C library keeps what it has once freed.
+    work = memoryview(mmap.mmap(-1, min(chunker.context + chunker.longest, size) + batch + 1))
     ahead = memoryview(bytearray(batch))
     start = end = searched = 0  # in `work`: the open chunk, and how much of it was searched
     with ThreadPoolExecutor(1, "read-ahead") as pool:

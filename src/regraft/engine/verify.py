@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Lock, local
 
 from regraft import kernels
@@ -15,6 +16,10 @@ from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.errors import SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Digest, DigestColumn, OpTable
+
+#: Bytes of the longest buffer that a thread keeps. What is longer is also worked on by one thread at a time, so that
+#: chunks of up to `limits.chunk_size` do not add up to more memory than a device has.
+KEPT = 2 << 20
 
 
 def default_workers() -> int:
@@ -43,7 +48,9 @@ class Buffers(local):
         self._buffer = bytearray(0)
 
     def view(self, size: int) -> memoryview:
-        """A view of `size` bytes of this thread's buffer, of undefined content."""
+        """A view of `size` bytes, of undefined content: of this thread's buffer, unless they are too many to keep."""
+        if size > KEPT:
+            return memoryview(bytearray(size))
         if len(self._buffer) < size:
             self._buffer = bytearray(size)
         return memoryview(self._buffer)[:size]
@@ -89,7 +96,7 @@ def check_rows(
         return []
     work = iter(list(batches(table, rows, limits.batch)))
     right: list[int] = []
-    lock, buffers = Lock(), Buffers()
+    lock, long, buffers = Lock(), Lock(), Buffers()
 
     def check() -> None:
         while True:
@@ -98,11 +105,12 @@ def check_rows(
             if batch is None:
                 return
             first, count = batch
-            view = buffers.view(table.bounds[first + count] - table.bounds[first])
-            good = _right_rows(medium, table, first, count, view, digests)
+            size = table.bounds[first + count] - table.bounds[first]
+            with long if size > KEPT else nullcontext():
+                good = _right_rows(medium, table, first, count, buffers.view(size), digests)
             with lock:
                 right.extend(good)
-            progress.advance(len(view), Origin.IN_PLACE)
+            progress.advance(size, Origin.IN_PLACE)
 
     _in_threads(check, workers or default_workers())
     return sorted(right)

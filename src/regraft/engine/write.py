@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from threading import BoundedSemaphore, Event, Lock
 
 from regraft import kernels
@@ -19,7 +19,7 @@ from regraft.engine.match import wanted_units
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
-from regraft.engine.verify import Buffers, batches, default_workers, wrong_rows
+from regraft.engine.verify import KEPT, Buffers, batches, default_workers, wrong_rows
 from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, DigestColumn, Kind, Plan
@@ -65,6 +65,7 @@ class Writer:
         self._stop = Event()
         self._lock = Lock()
         self._buffers = Buffers()
+        self._long = Lock()  # held while a long chunk is in memory
         self.origins = bytearray(len(plan.table))
         #: SHA-256 of each row as written, where the recipe has no digests to read back against
         self.written: DigestColumn | None = None
@@ -120,6 +121,10 @@ class Writer:
             self._stop.set()
             raise
 
+    def _alone(self, size: int) -> AbstractContextManager[object]:
+        """Entered by one thread at a time if `size` bytes are too many to be in memory several times."""
+        return self._long if size > KEPT else nullcontext()
+
     def _number(self, row: int) -> int:
         return self._plan.table.first[row] + self._level[row]
 
@@ -143,7 +148,8 @@ class Writer:
                 self._target.zero(bounds[first], bounds[first + count] - bounds[first])
                 self._written(first, count, Origin.ZERO)
             else:
-                self._copy(first, count)
+                with self._alone(self._plan.table.bounds[first + count] - self._plan.table.bounds[first]):
+                    self._copy(first, count)
 
     def _copy(self, first: int, count: int) -> None:
         table = self._plan.table
@@ -213,13 +219,17 @@ class Writer:
                 unit = here[position]
                 self.fetched += len(stored)
                 slots.acquire()
-                future = pool.submit(self._guarded, self._unit, unit, stored, wanted[unit])
+                future = pool.submit(self._guarded, self._unit_alone, unit, stored, wanted[unit])
                 future.add_done_callback(lambda _: slots.release())
                 futures = [f for f in futures if not f.done()] + [future]
                 if self._stop.is_set():
                     break
         for future in futures:
             future.result()
+
+    def _unit_alone(self, unit: int, stored: Buffer, rows: list[int]) -> None:
+        with self._alone(self._plan.recipe.units.length[unit]):
+            self._unit(unit, stored, rows)
 
     def _unit(self, unit: int, stored: Buffer, rows: list[int]) -> None:
         table = self._plan.table

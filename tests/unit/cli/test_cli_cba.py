@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,23 @@ def test_nonsense_has_an_exit_status(folder: Path, capsys: Capture, content: byt
     for verb in (("inspect", "x"), ("unpack", "x", "-o", "out"), ("plan", "x")):
         assert run(*verb) in (10, 12)
         assert "cure:" in capsys.readouterr().err
+
+
+def test_the_longest_chunks_fit_into_64_mebibytes(folder: Path, capsys: Capture) -> None:
+    """By default bita cuts zeros after 16 MiB; one more byte makes the chunk one that must be decoded."""
+    noise = random.Random(1).randbytes(300_000)
+    (folder / "zeros").write_bytes(noise + bytes(16_500_000) + noise + bytes(20_000_000))
+    (folder / "seed").write_bytes(noise + bytes(30_000_000))
+    reported(capsys, "pack", "cba", "zeros", "-o", "zeros.cba")
+    # ru_maxrss would be that of the test's own process, from which the new one came.
+    code = (
+        "from pathlib import Path\nfrom regraft.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n"
+        "    words = Path('/proc/self/status').read_text().split()\n"
+        "    print(end.code or 0, words[words.index('VmHWM:') + 1])"
+    )
+    command = [sys.executable, "-c", code, "unpack", "zeros.cba", "-o", "out", "--seed", "seed"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    status, peak = process.stdout.split()
+    assert status == "0"
+    assert (folder / "out").read_bytes() == (folder / "zeros").read_bytes()
+    assert int(peak) <= 64 << 10
