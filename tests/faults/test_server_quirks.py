@@ -323,6 +323,26 @@ def test_cut_in_the_middle(count: int) -> None:
     assert again <= LENGTH - max(0, count - 120 * len(RANGES))
 
 
+def test_cut_within_the_headers_is_never_taken_for_an_answer() -> None:
+    ranges = RANGES[:1]
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes 1000-1599/200000\r\n"
+    head += b'Content-Length: 600\r\nETag: "abcdef"\r\n\r\n'
+    assert ranges == [Range(1000, 600)]
+
+    def script(exchange: Exchange) -> None:
+        if exchange.number % 2:
+            exchange.send(head + CONTENT[1000:1600])
+        else:
+            exchange.send(head[: exchange.number // 2])
+            exchange.close()
+
+    with serving(script) as (server, fetcher):
+        for _ in range(len(head)):
+            source = check(fetcher.open(server.url + "/f"), ranges)
+            assert source.stats.requests == 2
+            assert source.stats.level is Level.MANY
+
+
 def test_cut_again_and_again_with_progress_never_gives_up() -> None:
     source, server = run(cut_after(5000, 1000))
     assert len(server.log) > LIMITS.retries
@@ -385,7 +405,7 @@ def test_headers_that_trickle_are_given_up() -> None:
 
     limits = replace(LIMITS, connect_timeout=0.3, retries=1)
     began = time.monotonic()
-    with serving(script, limits=limits) as (server, fetcher), pytest.raises(TransportError):
+    with serving(script, limits=limits) as (server, fetcher), pytest.raises(StallError):
         list(fetcher.open(server.url + "/f").fetch(RANGES))
     assert time.monotonic() - began < 5
 
@@ -934,3 +954,29 @@ def test_get() -> None:
         fetcher.get(server.url + "/f", len(CONTENT) - 1)
     with serving(lambda e: e.reply(404)) as (server, fetcher), pytest.raises(StatusError):
         fetcher.get(server.url + "/f", 10)
+
+
+def test_proxy_is_asked_with_its_own_credentials_only() -> None:
+    with QuirkyServer(CONTENT) as proxy:
+        policy = Policy(proxy=proxy.url.replace("//", "//me:pass@"))
+        with Fetcher(policy, LIMITS, timing=BRISK) as fetcher:
+            check(fetcher.open("http://files.example/f"))
+        assert proxy.log[0].path == "http://files.example/f"
+        assert proxy.log[0].headers["proxy-authorization"] == "Basic bWU6cGFzcw=="
+        assert "authorization" not in proxy.log[0].headers
+
+
+def test_proxy_that_wants_credentials() -> None:
+    with QuirkyServer(CONTENT, lambda e: e.reply(407)) as proxy:
+        policy = Policy(environment={"http_proxy": proxy.url})
+        with Fetcher(policy, LIMITS, timing=BRISK) as fetcher, pytest.raises(StatusError) as caught:
+            fetcher.get("http://files.example/f", 10)
+        assert caught.value.status == 407
+        assert "proxy" in caught.value.cure
+
+
+def test_nobody_listens() -> None:
+    with QuirkyServer(CONTENT) as server:
+        url = server.url
+    with Fetcher(limits=LIMITS, timing=BRISK) as fetcher, pytest.raises(TransportError):
+        list(fetcher.open(url + "/f").fetch(RANGES))
