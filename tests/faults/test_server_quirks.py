@@ -336,7 +336,7 @@ def test_cut_within_the_headers_is_never_taken_for_an_answer() -> None:
             exchange.send(head[: exchange.number // 2])
             exchange.close()
 
-    with serving(script) as (server, fetcher):
+    with serving(script, timing=Clock().timing()) as (server, fetcher):
         for _ in range(len(head)):
             source = check(fetcher.open(server.url + "/f"), ranges)
             assert source.stats.requests == 2

@@ -113,7 +113,7 @@ class _WholeHead(http.client.HTTPResponse):
         if getattr(self, "headers", None) is not None:
             return
         file = self.fp
-        lines = _Lines(file)
+        lines: Any = _Lines(file)
         self.fp = lines
         try:
             super().begin()
