@@ -323,6 +323,16 @@ def test_cut_in_the_middle(count: int) -> None:
     assert again <= LENGTH - max(0, count - 120 * len(RANGES))
 
 
+@pytest.mark.slow
+def test_cut_at_hundreds_of_points_costs_no_more_than_what_was_cut() -> None:
+    for count in range(0, LENGTH + 120 * len(RANGES), 37):
+        with serving(cut_after(count, 1), timing=Clock().timing()) as (server, fetcher):
+            source = check(fetcher.open(server.url + "/f"))
+            # headers of parts come again, and the delimiters; data does not
+            assert source.stats.bytes <= LENGTH + 2 * 130 * len(RANGES)
+            assert len(server.log) <= 2
+
+
 def test_cut_within_the_headers_is_never_taken_for_an_answer() -> None:
     ranges = RANGES[:1]
     head = b"HTTP/1.1 206 X\r\nContent-Range: bytes 1000-1599/200000\r\n"
@@ -452,7 +462,9 @@ def test_content_length_smaller_than_the_range() -> None:
         exchange.reply(206, [content_range(exchange, (start, end))], CONTENT[start:end], length=(end - start) // 2 + 1)
         exchange.close()
 
-    run(script)
+    limits = replace(LIMITS, low_speed_time=1e9)
+    with serving(script, limits=limits, timing=Clock().timing()) as (server, fetcher):
+        check(fetcher.open(server.url + "/f"))
 
 
 @pytest.mark.parametrize("length", ["-5", "abc", "1e9", "9" * 40])
@@ -848,7 +860,8 @@ def test_memory_in_flight_is_bounded_and_order_never_blocks() -> None:
                 check(fetcher.open(server.url + "/f"), ranges, ordered=True)
 
 
-def test_order_with_failures_and_a_tiny_buffer_never_blocks() -> None:
+@both_orders
+def test_failures_of_all_kinds_with_a_tiny_buffer_never_block(ordered: bool) -> None:
     chance = random.Random(5)
     lock = threading.Lock()
 
@@ -866,8 +879,9 @@ def test_order_with_failures_and_a_tiny_buffer_never_blocks() -> None:
 
     ranges = [Range(offset, 900) for offset in range(0, 200_000, 1000)]
     for _ in range(5):
-        with serving(script, limits=replace(LIMITS, buffer=2500, retries=50)) as (server, fetcher):
-            check(fetcher.open(server.url + "/f"), ranges, ordered=True)
+        limits = replace(LIMITS, buffer=2500, retries=50, low_speed_time=1e9)
+        with serving(script, limits=limits, timing=Clock().timing()) as (server, fetcher):
+            check(fetcher.open(server.url + "/f"), ranges, ordered=ordered)
 
 
 def test_a_slow_caller_holds_the_stream_back_without_harm() -> None:
