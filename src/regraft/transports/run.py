@@ -274,7 +274,7 @@ class Run:
                     self._drop(want)
                     task.waited |= waited
                     return want
-                if behind and self._ordered:  # the caller waits for those first
+                if behind:  # the room that is wanted may be theirs, or the caller may wait for them
                     break
                 waited = True
                 self._work.wait()
