@@ -139,23 +139,28 @@ class Delta(Handler):
             raise FormatError(f"{self.entry.filename}: an image of {recipe.size} bytes, image-size says {expected}")
         return recipe
 
-    def _seeds(self, recipe: Recipe) -> list[Seed]:
-        """The source, if it can be of use. A source that cannot be read costs a full download, not the update."""
+    def _seeds(self, recipe: Recipe) -> tuple[list[Seed], list[str]]:
+        """The source and further seeds, and what could not be read: that costs a larger download, not the update."""
         algorithm = recipe.table.digests.algorithm
+        source = self.entry.setting("source")
+        seeds: list[Seed] = []
+        warnings: list[str] = []
         if algorithm is None:
-            return []
-        try:
-            source, size = self.entry.setting("source"), self._source_size()
-            return [open_seed(source, algorithm, size=size, progress=self.context.progress)]
-        except SourceError:
-            return []
+            return seeds, ["the artifact has no digests of uncompressed chunks: nothing can be reused (zck -u)"]
+        for path in (source, *self.context.seeds):
+            try:
+                size = self._source_size() if path == source else None
+                seeds.append(open_seed(path, algorithm, size=size, progress=self.context.progress))
+            except SourceError as error:
+                warnings.append(f"{error}: what it holds is fetched instead")
+        return seeds, warnings
 
     def forecast(self, content: Iterable[bytes]) -> Forecast:
         recipe = self._recipe(content)
-        seeds = self._seeds(recipe)
+        seeds, warnings = self._seeds(recipe)
         plan = match(recipe, [(seed.medium.name, seed.index) for seed in seeds])
         cost = forecast(plan, self.context.link, limits=self._limits())
-        return Forecast(self.entry, self._target, recipe.size, cost)
+        return Forecast(self.entry, self._target, recipe.size, cost, tuple(warnings))
 
     @property
     def _target(self) -> str:
@@ -165,7 +170,7 @@ class Delta(Handler):
         recipe = self._recipe(content)
         if recipe.blobs[0].size is None:
             raise UnsupportedError("a zchunk file of unknown size")
-        seeds = self._seeds(recipe)
+        seeds, warnings = self._seeds(recipe)
         limits = self._limits()
         with self.context.connect(limits) as fetcher:
             source = fetcher.open(self._url(), size=recipe.blobs[0].size)
@@ -197,6 +202,7 @@ class Delta(Handler):
             wire=stats.bytes,
             requests=stats.requests,
             full=sum(recipe.units.stored),
+            warnings=tuple(warnings),
         )
 
     def _stream(self, recipe: Recipe, seeds: list[Seed], source: RangeSource, limits: Limits) -> Outcome:
