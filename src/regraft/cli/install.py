@@ -96,7 +96,8 @@ def command(
         return
     signer = str(prepared.signer) if prepared.signer else "NOT VERIFIED"
     say(f"release {prepared.description.version}, {signer}")
-    for warning in [text for told in (*forecasts, *reports) for text in told.warnings]:
+    warnings = [text for forecast in forecasts for text in forecast.warnings]
+    for warning in warnings + [text for report in reports for text in report.warnings]:
         say(f"warning: {warning}")
     for forecast in forecasts:
         _tell_forecast(forecast, link)
