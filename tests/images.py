@@ -6,14 +6,13 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from array import array
 
 from regraft.build import zchunk as packer
 from regraft.engine.blobs import LocalBlob
 from regraft.engine.ranges import Range
 from regraft.engine.seeds import Seed, index_medium
 from regraft.formats import zchunk
-from regraft.model import Algorithm, Blob, Codec, DigestColumn, Index, Kind, Op, OpTable, Recipe, Units
+from regraft.model import Algorithm, Blob, Codec, Index, Kind, Op, OpTable, Recipe, Units
 from regraft.model.buffers import Buffer
 from regraft.testing.memory import MemoryMedium
 
@@ -63,9 +62,7 @@ class CountingSource:
     spoil: dict[int, int] = field(default_factory=dict)
     fetched: list[Range] = field(default_factory=list)
 
-    def fetch(
-        self, ranges: Sequence[Range], *, ordered: bool = False
-    ) -> Generator[tuple[int, Buffer], None, None]:
+    def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
         for position, data in LocalBlob(MemoryMedium(self.content)).fetch(ranges, ordered=ordered):
             self.fetched.append(ranges[position])
             if self.spoil.get(ranges[position].offset, 0):
@@ -97,5 +94,3 @@ def small_recipe(image: bytes, chunk: int = 1000) -> Recipe:
 def small_seed(image: bytes, chunk: int = 1000) -> Seed:
     recipe = small_recipe(image, chunk)
     return Seed(MemoryMedium(image, name="seed"), Index(recipe.table.bounds, recipe.table.digests, recipe.chunker))
-
-

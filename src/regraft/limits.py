@@ -45,7 +45,8 @@ class Limits:
     retry_wait: float = 120.0  #: longest wait between two tries, whatever Retry-After says
     low_speed: int = 64  #: bytes per second below which a transfer counts as stalled ...
     low_speed_time: float = 60.0  #: ... when it lasts this long
-    ranges_per_request: int = 256
+    ranges_per_request: int = 128  #: Apache answers more than 200 with the whole file
+    server_ranges: int = 512  #: that our own server takes in one request; above that it sends the whole file
     range_header: int = 7 * KIB  #: characters of one Range header: common servers refuse 8 KiB
     request_size: int = 8 * MIB  #: bytes asked for at once
     part_header: int = 8 * KIB

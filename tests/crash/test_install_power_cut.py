@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from images import CountingSource, small_recipe, small_seed
+
 from regraft.engine import apply as engine
 from regraft.engine.state import Journal, State, identity_of
 from regraft.formats import journal as journal_format
@@ -46,9 +46,7 @@ def journaled_rows(world: World, recipe: Recipe) -> list[int]:
 
 def update(target, directory, recipe: Recipe, old: bytes, new: bytes) -> CountingSource:  # type: ignore[no-untyped-def]
     source = CountingSource(new)
-    engine.apply(
-        recipe, [small_seed(old)], [source], target, state=State(directory, STEM), limits=OFTEN, workers=1
-    )
+    engine.apply(recipe, [small_seed(old)], [source], target, state=State(directory, STEM), limits=OFTEN, workers=1)
     return source
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making artifacts, deltas, bundles and manifests."""
+"""The publisher's side: make artifacts, descriptions and bundles, and lint them."""

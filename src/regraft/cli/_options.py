@@ -26,7 +26,7 @@ workers_option = click.option(
 )
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes with an optional suffix: k, M, G (decimal) or Ki, Mi, Gi."""
 
     name = "size"

@@ -76,7 +76,10 @@ class SignedData:
         body = der.only(wrapper.content, der.SEQUENCE, "signed data", wrapper.offset).inside()
         if body.integer("a version") not in (1, 3, 4, 5):
             raise FormatError("signed data of an unknown version")
-        body.take(der.SET, "digest algorithms")
+        algorithms = body.take(der.SET, "digest algorithms").inside()
+        digests = set()
+        while not algorithms.done:
+            digests.add(digest_named(algorithms.take(der.SEQUENCE, "a digest algorithm")))
         encapsulated = body.take(der.SEQUENCE, "a description of the content").inside()
         if encapsulated.object("a content type") != DATA:
             raise FormatError("a signature over something else than plain data")
@@ -99,6 +102,8 @@ class SignedData:
             signers.append(_signer_info(infos.take(der.SEQUENCE, "a signer")))
             if len(signers) > limits.certificates:
                 raise FormatError(f"more than {limits.certificates} signers (limit certificates)")
+        if signers and digests != {signer.digest for signer in signers}:
+            raise FormatError("the list of digests is not that of the signers")
         return cls(tuple(certificates), tuple(signers))
 
 

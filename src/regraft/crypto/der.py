@@ -183,7 +183,7 @@ def encode_set(*elements: bytes) -> bytes:
 
 
 def encode_integer(value: int) -> bytes:
-    return encode(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    return encode(INTEGER, value.to_bytes((value + (value < 0)).bit_length() // 8 + 1, "big", signed=True))
 
 
 def encode_object(dotted: str) -> bytes:

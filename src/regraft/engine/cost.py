@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regraft.engine.match import wanted_units
-from regraft.engine.ranges import Link, Range
+from regraft.engine.ranges import Link, Range, plan_requests
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Kind, Plan
 

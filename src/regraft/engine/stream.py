@@ -8,7 +8,7 @@ Work is done ahead in threads, within a bound; what leaves is verified. Rows fal
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from regraft.engine.decode import UnitDecoder
@@ -27,10 +27,10 @@ _ORIGINS = {Kind.ZERO: Origin.ZERO, Kind.COPY: Origin.SEED, Kind.DATA: Origin.FE
 
 
 class Streamer:
-    """Executes a plan into `sink`, which is called with consecutive verified pieces and may block.
+    """Executes a plan as an iterator over consecutive verified pieces.
 
-    digest: that of the whole image, if known; it is checked when all has passed. A sink must make nothing bootable
-    before `run` has returned.
+    digest: that of the whole image, if known; it is checked when all has passed. Who takes the pieces must make nothing
+    bootable before the iterator has ended.
     """
 
     def __init__(
@@ -38,14 +38,13 @@ class Streamer:
         plan: Plan,
         seeds: Sequence[Medium],
         blobs: Sequence[RangeSource],
-        sink: Callable[[memoryview], None],
         *,
         digest: Digest | None = None,
         workers: int = 0,
         limits: Limits = DEFAULT,
         progress: Progress = QUIET,
     ) -> None:
-        self._plan, self._seeds, self._blobs, self._sink = plan, seeds, blobs, sink
+        self._plan, self._seeds, self._blobs = plan, seeds, blobs
         self._digest = digest or plan.recipe.digest
         self._workers = workers or default_workers()
         self._limits, self._progress = limits, progress
@@ -54,35 +53,36 @@ class Streamer:
         self.fetched = 0
         self.replaced = 0
 
-    def run(self) -> None:
-        """Stream everything. Raises the error of the first row that no operation can give; then nothing follows it."""
+    def pieces(self) -> Iterator[memoryview]:
+        """The image. Raises the error of the first row that no operation can give; then nothing follows it."""
         table = self._plan.table
         hasher = self._digest.algorithm.hasher() if self._digest else None
         ahead: deque[tuple[int, int, Future[memoryview]]] = deque()
         bytes_ahead = 0
         bound = self._limits.buffer // 2
+        self._progress.phase("write", table.size)
         with ThreadPoolExecutor(self._workers, "stream") as pool:
-            work = self._work(pool)
-            for first, count, future in work:
+            for first, count, future in self._work(pool):
                 ahead.append((first, count, future))
                 bytes_ahead += table.bounds[first + count] - table.bounds[first]
                 while bytes_ahead > bound:
-                    bytes_ahead -= self._pass_on(*ahead.popleft(), hasher)
+                    data = self._finished(*ahead.popleft(), hasher)
+                    bytes_ahead -= len(data)
+                    yield data
             while ahead:
-                self._pass_on(*ahead.popleft(), hasher)
+                yield self._finished(*ahead.popleft(), hasher)
         if self._digest and hasher and hasher.digest() != self._digest.value:
             raise DigestError("the image differs from its signed digest, though every chunk is as its header says")
 
-    def _pass_on(self, first: int, count: int, future: Future[memoryview], hasher: Hasher | None) -> int:
+    def _finished(self, first: int, count: int, future: Future[memoryview], hasher: Hasher | None) -> memoryview:
         data = future.result()
         if hasher is not None:
             hasher.update(data)
-        self._sink(data)
         kind = Kind(self._plan.table.kind[self._plan.table.first[first]])
         for row in range(first, first + count):
             self.origins[row] = self.origins[row] or _ORIGINS[kind]
         self._progress.advance(len(data), _ORIGINS[kind])
-        return len(data)
+        return data
 
     def _work(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, Future[memoryview]]]:
         """Consecutive rows with the future of their bytes, scheduled in order."""

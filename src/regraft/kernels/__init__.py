@@ -2,6 +2,70 @@
 """The hot loops. Native where `regraft_native` is installed, else their Python twins: the same results, slower.
 
 Kernels take buffers and give back columns. They know no formats beyond a chunker's parameters, and no model.
+
+`REGRAFT_KERNELS=python` in the environment forces the twins, `REGRAFT_KERNELS=native` makes their use an error.
 """
 
 from __future__ import annotations
+
+from array import array
+from typing import Any
+
+from regraft.kernels._choice import Buffer, choose
+
+__all__ = ["build_info", "data_runs", "digest_ranges", "native", "zck_cuts", "zck_index"]
+
+_kernels, _reason = choose()
+
+#: Whether the native kernels are active.
+native: bool = _kernels.NATIVE
+
+
+def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) -> tuple[array[int], bytes]:
+    """Cut `data` as zchunk's automatic chunker does (libzck; window 48, mask 0x7fff, 8192 to 131072 bytes) and digest.
+
+    `data` starts at a cut. Returns the lengths in bytes (array "I") of all complete chunks, and their digests joined;
+    the sum of the lengths is what was consumed. A cut is known only when the byte after it is seen: the open chunk at
+    the end is returned only if `final`. `algorithm` is "sha1", "sha256", "sha512" or "sha512_128" (zchunk's: the first
+    16 bytes of SHA-512). `threads` 0 means one for each core this process may use; the twin uses one.
+
+    Raises ValueError for another algorithm.
+    """
+    return _kernels.zck_index(_flat(data), final, algorithm, threads)
+
+
+def zck_cuts(data: Buffer, *, final: bool) -> array[int]:
+    """The lengths that `zck_index` gives, without digests."""
+    return _kernels.zck_cuts(_flat(data), final)
+
+
+def digest_ranges(data: Buffer, lengths: array[int], *, algorithm: str, threads: int = 0) -> bytes:
+    """Digests, joined, of consecutive ranges of `data` that start at 0 and have these lengths (array "I", in bytes).
+
+    Algorithms and threads are those of `zck_index`. Raises ValueError if the ranges end behind the data.
+    """
+    return _kernels.digest_ranges(_flat(data), lengths, algorithm, threads)
+
+
+def data_runs(data: Buffer, block: int) -> array[int]:
+    """Where to write a sparse file: the maximal runs of blocks of `data` that hold a byte other than zero.
+
+    Returns start, end, start, end, ... in bytes (array "Q"). Blocks have `block` bytes, the last may be short.
+    Raises ValueError if `block` is not positive.
+    """
+    if block <= 0:
+        raise ValueError("a block has at least one byte")
+    return _kernels.data_runs(_flat(data), block)
+
+
+def build_info() -> dict[str, Any]:
+    """Which kernels are active and why, and what they were built as; for `regraft doctor` and reports of faults."""
+    return {"kernels": "native" if native else "python", "reason": _reason, **_kernels.build_info()}
+
+
+def _flat(data: Buffer) -> memoryview:
+    """The bytes of any contiguous buffer, without a copy."""
+    view = memoryview(data)
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    return view.cast("B") if view.nbytes else memoryview(b"")

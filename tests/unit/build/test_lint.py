@@ -8,7 +8,7 @@ import io
 from array import array
 
 import pytest
-from bundles import archive, newc
+from swu_facts import archive, newc
 
 from regraft.build.description import Artifact, DeltaRequest, describe_delta
 from regraft.build.findings import BundleFacts, Finding, MemberFacts

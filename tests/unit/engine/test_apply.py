@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-
 from images import CountingSource, Pair, pack, seed_of
+
 from regraft.build.zchunk import Options
 from regraft.engine.apply import apply
 from regraft.engine.progress import Origin

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-
 from images import CountingSource, Pair, pack, seed_of
+
 from regraft.build.zchunk import Options
 from regraft.engine.match import match
 from regraft.engine.progress import Origin
@@ -18,11 +18,9 @@ from regraft.testing.memory import MemoryMedium
 
 
 def run(artifact, seeds: list[Seed], source: CountingSource, **more) -> tuple[bytes, Streamer]:  # type: ignore[no-untyped-def]
-    out = bytearray()
     plan = match(artifact.recipe, [(seed.medium.name, seed.index) for seed in seeds])
-    streamer = Streamer(plan, [seed.medium for seed in seeds], [source], out.extend, **more)
-    streamer.run()
-    return bytes(out), streamer
+    streamer = Streamer(plan, [seed.medium for seed in seeds], [source], **more)
+    return b"".join(streamer.pieces()), streamer
 
 
 @pytest.mark.parametrize("options", [Options(), Options(uncompressed_source=False), Options(dictionary=b"word" * 99)])

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `regraft_native`: buffers in, bytes out. What the functions mean is written in Python, in `regraft.kernels`.
+
+#![allow(clippy::needless_pass_by_value)] // a function called from Python owns what was extracted for it
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyRuntimeWarning, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use regraft_kernels::{Algorithm, Chunks, SEGMENT};
+
+/// The bytes of a buffer, without a copy.
+///
+/// The exporter keeps the memory where it is while `buffer` lives. Nothing keeps another thread from writing to it
+/// while the interpreter is released: as with `hashlib`, that is up to the caller, and gives wrong results only.
+fn bytes_of(buffer: &PyBuffer<u8>) -> PyResult<&[u8]> {
+    if buffer.item_count() == 0 {
+        return Ok(&[]);
+    }
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("a contiguous buffer is needed"));
+    }
+    // SAFETY: PyBuffer has checked that the items are single bytes; the buffer is contiguous and not empty, so that
+    // `buf_ptr` points to `item_count` bytes that stay allocated as long as `buffer` is borrowed.
+    Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.item_count()) })
+}
+
+fn algorithm_named(label: &str) -> PyResult<Algorithm> {
+    Algorithm::named(label).ok_or_else(|| PyValueError::new_err(format!("unknown digest algorithm {label:?}")))
+}
+
+fn column<const SIZE: usize, T: Copy>(values: &[T], to_bytes: impl Fn(T) -> [u8; SIZE]) -> Vec<u8> {
+    values.iter().flat_map(|&value| to_bytes(value)).collect()
+}
+
+/// Lengths (native 32 bit words) and digests of the chunks.
+#[pyfunction]
+#[pyo3(signature = (data, r#final, algorithm, threads, segment=SEGMENT))]
+fn zck_index<'py>(
+    py: Python<'py>,
+    data: PyBuffer<u8>,
+    r#final: bool,
+    algorithm: Option<&str>,
+    threads: usize,
+    segment: usize,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let bytes = bytes_of(&data)?;
+    let algorithm = algorithm.map(algorithm_named).transpose()?;
+    let Chunks { lengths, digests } = py.detach(|| regraft_kernels::index(bytes, r#final, algorithm, threads, segment));
+    Ok((PyBytes::new(py, &column(&lengths, u32::to_ne_bytes)), PyBytes::new(py, &digests)))
+}
+
+/// Joined digests of consecutive ranges, whose lengths are native 32 bit words.
+#[pyfunction]
+fn digest_ranges<'py>(
+    py: Python<'py>,
+    data: PyBuffer<u8>,
+    lengths: PyBuffer<u8>,
+    algorithm: &str,
+    threads: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = bytes_of(&data)?;
+    let (words, rest) = bytes_of(&lengths)?.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(PyValueError::new_err("lengths are words of 32 bits"));
+    }
+    let lengths: Vec<u32> = words.iter().map(|&word| u32::from_ne_bytes(word)).collect();
+    let algorithm = algorithm_named(algorithm)?;
+    py.detach(|| regraft_kernels::digest_ranges(bytes, &lengths, algorithm, threads))
+        .map(|digests| PyBytes::new(py, &digests))
+        .map_err(|_| PyValueError::new_err("the ranges end behind the data"))
+}
+
+/// Starts and ends (native 64 bit words) of the runs of blocks that are not zero.
+#[pyfunction]
+fn data_runs(py: Python<'_>, data: PyBuffer<u8>, block: usize) -> PyResult<Bound<'_, PyBytes>> {
+    if block == 0 {
+        return Err(PyValueError::new_err("a block has at least one byte"));
+    }
+    let bytes = bytes_of(&data)?;
+    let runs = py.detach(|| column(&regraft_kernels::data_runs(bytes, block), u64::to_ne_bytes));
+    Ok(PyBytes::new(py, &runs))
+}
+
+/// What this module was built as, for reports of faults.
+#[pyfunction]
+fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let info = PyDict::new(py);
+    info.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    info.set_item("profile", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+    info.set_item("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
+    info.set_item("threads", regraft_kernels::thread_count(0))?;
+    Ok(info)
+}
+
+/// The native kernels of regraft.
+#[pymodule(gil_used = false)]
+fn regraft_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(zck_index, module)?)?;
+    module.add_function(wrap_pyfunction!(digest_ranges, module)?)?;
+    module.add_function(wrap_pyfunction!(data_runs, module)?)?;
+    module.add_function(wrap_pyfunction!(build_info, module)?)?;
+    if cfg!(debug_assertions) {
+        let py = module.py();
+        let words = c"regraft_native was built without optimisation: expect it to be slow";
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), words, 1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`regraft unpack`: an image from a chunked artifact."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from regraft.cli._network import Network, network_options
+from regraft.cli._options import examples, json_option, progress_option, seed_option, workers_option
+from regraft.cli._output import emit_json, say, size
+from regraft.cli._progress import meter
+
+
+@click.command(
+    epilog=examples(
+        "regraft unpack rootfs.zck -o rootfs.ext4",
+        "regraft unpack https://host/rootfs.zck -o /dev/mmcblk0p3 --seed /dev/mmcblk0p2",
+        "regraft unpack https://host/rootfs.zck -o - | ssh target dd of=/dev/mmcblk0p3",
+    )
+)
+@click.argument("file")
+@click.option("-o", "--output", required=True, help="Image file or block device to write; - for stdout, in order.")
+@seed_option
+@network_options
+@workers_option
+@progress_option
+@json_option
+def command(
+    file: str, output: str, seeds: tuple[str, ...], network: Network, workers: int, progress: str, as_json: bool
+) -> None:
+    """Rebuild the image of the zchunk FILE (a path or URL), fetching only what no seed has.
+
+    Interrupted, the same command continues. The image is read back and compared before the command succeeds.
+    """
+    from regraft.cli._artifact import open_artifact
+    from regraft.engine.apply import apply
+    from regraft.engine.files import open_target
+    from regraft.engine.match import match
+    from regraft.engine.seeds import open_seed
+    from regraft.engine.state import state_of
+    from regraft.engine.stream import Streamer
+
+    with meter(progress) as shown, open_artifact(file, network) as artifact:
+        recipe = artifact.recipe
+        algorithm = recipe.table.digests.algorithm
+        opened = [open_seed(path, algorithm, progress=shown) for path in seeds] if algorithm else []
+        if output == "-":
+            plan = match(recipe, [(seed.medium.name, seed.index) for seed in opened])
+            media = [seed.medium for seed in opened]
+            streamer = Streamer(plan, media, [artifact.blob], workers=workers, progress=shown)
+            for piece in streamer.pieces():
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            fetched = streamer.fetched
+        else:
+            target = open_target(output)
+            try:
+                outcome = apply(
+                    recipe, opened, [artifact.blob], target, state=state_of(output), workers=workers, progress=shown
+                )
+            finally:
+                target.close()
+            fetched = outcome.fetched
+        wire = artifact.remote.stats.bytes if artifact.remote else 0
+    facts = {"image": output, "size": recipe.size, "fetched": fetched, "wire": wire}
+    if as_json and output != "-":
+        emit_json("unpack", facts)
+    else:
+        say(f"{output}: {size(recipe.size)}, {size(fetched)} of it taken from {file}")

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native kernels: bytes of columns made into arrays."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import regraft_native
+
+NATIVE = True
+
+
+def zck_index(data: memoryview, final: bool, algorithm: str, threads: int, **segment: int) -> tuple[array[int], bytes]:
+    """`segment` (bytes searched at a time) is for tests: it changes the way, never the result."""
+    lengths, digests = regraft_native.zck_index(data, final, algorithm, max(threads, 0), **segment)
+    return array("I", lengths), digests
+
+
+def zck_cuts(data: memoryview, final: bool, threads: int = 0, **segment: int) -> array[int]:
+    lengths, _none = regraft_native.zck_index(data, final, None, threads, **segment)
+    return array("I", lengths)
+
+
+def digest_ranges(data: memoryview, lengths: array[int], algorithm: str, threads: int) -> bytes:
+    digests: bytes = regraft_native.digest_ranges(data, lengths.tobytes(), algorithm, max(threads, 0))
+    return digests
+
+
+def data_runs(data: memoryview, block: int) -> array[int]:
+    return array("Q", regraft_native.data_runs(data, block))
+
+
+def build_info() -> dict[str, Any]:
+    info: dict[str, Any] = regraft_native.build_info()
+    return info
