@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundles import archive
+from swu_facts import archive
 from tools import tool
 
 #: swupdate's client can take an early "idle" for the end of the installation; such a run says nothing and is repeated

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import archive
+from swu_facts import archive
 
 from regraft.cli import main
 
