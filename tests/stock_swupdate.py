@@ -16,8 +16,8 @@ from swu_facts import archive
 from tools import tool
 
 #: swupdate's client can take an early "idle" for the end of the installation; such a run says nothing and is repeated
-TRIES = 8
-WORKERS = 12
+TRIES = 20
+WORKERS = 6
 
 
 def _own_network() -> list[str]:
@@ -90,7 +90,7 @@ class Stock:
                 answer, log = self._try(folder, question, number)
                 if answer is not None:
                     return Answer(answer, log)
-                time.sleep(number / 2)  # another swupdate on this machine may have the socket
+                time.sleep(min(number, 4) / 4)  # another swupdate on this machine may have the socket
         raise AssertionError(f"swupdate gave no answer in {TRIES} tries: {question}\n{log}")
 
     def _try(self, folder: Path, question: Question, number: int) -> tuple[bool | None, str]:
@@ -105,7 +105,8 @@ class Stock:
         environment = {**os.environ, "TMPDIR": str(temporary)}
         run = subprocess.run(command, env=environment, capture_output=True, timeout=60, cwd=folder, check=False)
         log = (run.stdout + run.stderr).decode(errors="replace")
-        if any("cannot be opened" in line and str(temporary) in line for line in log.splitlines()):
+        gone = [line for line in log.splitlines() if "cannot" in line and str(temporary) in line]
+        if any("include file" not in line for line in gone):
             return None, log  # its own temporary files were gone
         # what it logged counts: its exit status suffers from the same race
         if "SWUPDATE successful" in log:
