@@ -100,8 +100,12 @@ def test_200_to_every_request_is_asked_for_without_ranges_in_the_end() -> None:
 def test_only_the_first_range_leads_to_one_per_request(ordered: bool) -> None:
     source, server = run(lambda exchange: exchange.single(exchange.spans[0]), ordered=ordered)
     assert source.stats.level is Level.SINGLE
-    # the range that came with the first answer is not asked for again
-    assert len(server.log) == len(RANGES)
+    # The range that came with the first answer is not asked for again; how many of the others are joined across a gap
+    # depends on the link as measured, i.e. on how busy this machine is.
+    assert all(len(exchange.spans) == 1 for exchange in server.log[1:])
+    assert 1 < len(server.log) <= len(RANGES)
+    first = server.log[0].spans[0]
+    assert first not in [exchange.spans[0] for exchange in server.log[1:]]
 
 
 def test_parts_coalesced_into_one_part() -> None:
