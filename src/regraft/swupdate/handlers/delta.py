@@ -7,6 +7,7 @@ ignores: `image-sha256` and `image-size`, which let the whole image be compared 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from regraft.engine.match import match
 from regraft.engine.ranges import RangeSource
 from regraft.engine.seeds import Seed, open_seed
 from regraft.engine.stream import Streamer
-from regraft.errors import FormatError, LimitError, SourceError, UnsupportedError
+from regraft.errors import FormatError, LimitError, PolicyError, SourceError, UnsupportedError
 from regraft.formats import filesystem_size, zchunk
 from regraft.limits import Limits
 from regraft.model import Algorithm, Digest, Recipe
@@ -63,6 +64,11 @@ class Delta(Handler):
         self._digest()
         self._source_size()
         self._chained.check()
+        if os.path.realpath(self._target) == os.path.realpath(entry.setting("source")):
+            raise PolicyError(
+                f"{entry.where}: {self._target} is source and target at once",
+                cure="install into the slot that is not running",
+            )
 
     # -- properties ---------------------------------------------------------------------------------------------------
 
@@ -98,14 +104,15 @@ class Delta(Handler):
     def _source_size(self) -> int | None:
         text = self.entry.setting("source-size")
         if text == "detect":
-            medium = open_source(self.entry.setting("source"))
+            head = bytearray(filesystem_size.HEAD)
             try:
-                head = bytearray(filesystem_size.HEAD)
-                medium.read_into(0, memoryview(head))
+                medium = open_source(self.entry.setting("source"))
+                try:
+                    medium.read_into(0, memoryview(head))
+                finally:
+                    medium.close()
             except SourceError:
-                return None
-            finally:
-                medium.close()
+                return None  # what follows finds that out again, and says so
             return filesystem_size.detect(head)
         return self._number("source-size", text) if text else None
 
