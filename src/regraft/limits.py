@@ -51,7 +51,7 @@ class Limits:
     part_header: int = 8 * KIB
 
     # execution
-    buffer: int = 16 * MIB  #: bytes in flight between threads
+    buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
     journal_interval: float = 1.0  #: time between two durable records
     journal_bytes: int = 64 * MIB  #: bytes written between two durable records
