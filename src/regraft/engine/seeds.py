@@ -72,10 +72,14 @@ def index_medium(
 def open_seed(path: str, algorithm: Algorithm, *, size: int | None = None, progress: Progress = QUIET) -> Seed:
     """Open and index the file or device at `path`; the index kept by an earlier update is used if it still holds."""
     medium = open_source(path)
-    kept = state_of(path, create=False)
-    index = kept.load_index() if kept is not None else None
-    if index is None or index.digests.algorithm is not algorithm or not still_true(medium, index):
-        index = index_medium(medium, algorithm, size=size, progress=progress)
+    try:
+        kept = state_of(path, create=False)
+        index = kept.load_index() if kept is not None else None
+        if index is None or index.digests.algorithm is not algorithm or not still_true(medium, index):
+            index = index_medium(medium, algorithm, size=size, progress=progress)
+    except BaseException:
+        medium.close()
+        raise
     return Seed(medium, index)
 
 
