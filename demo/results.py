@@ -81,13 +81,13 @@ class Results:
         wire = max(self.install["wire"], 1)
         return float(abs(self.forecast["transfer"] - wire) / wire)
 
-    def forecast_words(self) -> str:
-        """Forecast and measurement, in one sentence."""
-        return (
-            f"The forecast, before anything moved: {size(self.forecast['transfer'])}"
-            f" and {duration(self.forecast['seconds'])} of network time. It was off by {self.forecast_error():.1%};"
-            f" reading, writing and verifying made it {duration(self.install_seconds)}."
-        )
+    def forecast_words(self) -> tuple[str, str]:
+        """Forecast and measurement, in two sentences."""
+        cost = self.forecast
+        before = f"{size(cost['transfer'])} and {duration(cost['seconds'])} of network time"
+        after = f"with reading, writing and verifying it took {duration(self.install_seconds)}"
+        off = f"{self.forecast_error():.1%}"
+        return f"The forecast, before anything moved: {before}.", f"It was off by {off} in bytes; {after}."
 
 
 def _seconds(count: int) -> float:

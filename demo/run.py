@@ -44,9 +44,8 @@ def main() -> int:
     drawn.write_text(svg.draw(results), encoding="utf-8")
     teller.title("Done")
     teller.found(f"{duration(time.monotonic() - begin)} in all. The picture: {_short(drawn)}")
-    teller.found(
-        f"Look around: cd {_short(OUT)}; {_short(Path(sys.executable).with_name('regraft'))} inspect update.swu"
-    )
+    program = _short(Path(sys.executable).with_name("regraft"))
+    teller.found(f"Look around: {program} swu inspect {_short(OUT / 'update.swu')} -k {_short(OUT / 'cert.pem')}")
     teller.screen.print()
     return 0
 

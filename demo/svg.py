@@ -125,15 +125,21 @@ def _map(parts: list[str], results: Results, y: int) -> int:
 
 def _killed(parts: list[str], results: Results, y: int) -> int:
     """The whole image in one line, as the second run of the killed installation saw it."""
-    parts.append(_text(MARGIN, y, "The same, killed half-way: what the second run found and fetched", "h ink"))
+    parts.append(
+        _text(
+            MARGIN,
+            y,
+            "The same, killed half-way: what the second run found and fetched (all of the image in one line)",
+            "h ink",
+        )
+    )
     y += 18
     width = INNER - _LABEL
     parts.append(_text(MARGIN + _LABEL - 12, y + _ROW - 3.5, "0", "x soft", "end"))
     row = cells(results.killed.second["origins"], results.image, int(width / _CELL))
     for first, number, origin in joined(row):
         parts.append(_rect(MARGIN + _LABEL + first * _CELL, y, number * _CELL, _ROW, f"o{origin}"))
-    parts.append(_text(MARGIN + INNER, y + _ROW + 18, f"{size(results.image)} in one line", "x soft", "end"))
-    return y + _ROW + 38
+    return y + _ROW + 34
 
 
 def _legend(parts: list[str], results: Results, y: int) -> int:
@@ -171,8 +177,10 @@ def _bars(parts: list[str], results: Results, y: int) -> int:
             words += f" · {duration(bar.seconds)}" + ("" if bar.measured else ", computed")
         parts.append(_text(x + 10, y + 15.5, words, f"s {'ink' if bar.own else 'soft'}"))
         y += height + 9
-    parts.append(_text(MARGIN, y + 22, results.forecast_words(), "s soft"))
-    return y + 22 + 32
+    for words in results.forecast_words():
+        parts.append(_text(MARGIN, y + 22, words, "s soft"))
+        y += 20
+    return y + 2 + 32
 
 
 def _foot(parts: list[str], results: Results, y: int) -> int:

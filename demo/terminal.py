@@ -114,8 +114,7 @@ class Teller:
             f"{size(results.artifact - results.moved)} ({saved:.0%}) less than the whole compressed image,"
             f" {1 - results.moved / results.image:.0%} less than the plain one."
         )
-        before, after = results.forecast_words().split(". ", 1)
-        self.found(f"{before}.")
-        self.found(after)
+        for words in results.forecast_words():
+            self.found(words)
         if results.memory:
             self.found(f"The device needed {results.memory / (1 << 20):.0f} MiB of memory at most.")
