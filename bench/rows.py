@@ -103,9 +103,7 @@ def install(material: Material, runs: int) -> Iterator[Row]:
             ours=lambda: counted("ours", site.regraft(material.old)),
             peer=lambda: counted("peer", site.swupdate(swupdate, material.old)),
         )
-    yield at_most(
-        "install", "delta install of the pair, against swupdate", *_spreads(found), 1 / _speed_up(found), 0.5
-    )
+    yield at_most("install", "delta install of the pair, against swupdate", *_spreads(found), 1 / _speed_up(found), 0.5)
     yield at_most(
         "wire",
         "the same, bytes on the wire",
@@ -135,9 +133,7 @@ def kept(material: Material, runs: int) -> Iterator[Row]:
             return site.regraft(source)
 
         found = interleaved(runs, ours=with_index, peer=without)
-    yield at_most(
-        "kept", "the same with the kept index, against without", *_spreads(found), 1 / _speed_up(found), 0.5
-    )
+    yield at_most("kept", "the same with the kept index, against without", *_spreads(found), 1 / _speed_up(found), 0.5)
 
 
 def link(material: Material, runs: int) -> Iterator[Row]:
