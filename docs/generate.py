@@ -208,7 +208,7 @@ def formats() -> str:
         "Both lie beside the target: `NAME.regraft.journal` and `NAME.regraft.index` for a file; for a block device\n"
     )
     text += "in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE` names. Either can be removed at any time:\n"
-    text += "without the journal an interrupted update starts over, without the index the next one reads its whole source.\n"
+    text += "without the journal an interrupted update starts over; without the index the next one reads its source.\n"
     for title, module in (("Journal", journal), ("Kept index", kept_index)):
         text += f"\n## {title}\n\n{_markdown(inspect.cleandoc(module.__doc__ or ''))}\n"
     return _HEAD + text

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from bundles import bundle, cms_signer, describe
 from commands import regraft
 from images import Artifact, pack
 from loops import loop_device, mounted
+from made_bundles import bundle, cms_signer, describe
 from pki import root, self_signed
 from quirky_server import Exchange, QuirkyServer
 
