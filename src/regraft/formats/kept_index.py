@@ -57,6 +57,8 @@ def parse(data: Buffer, *, limits: Limits = DEFAULT) -> Index:
     lengths.frombytes(cursor.take(4 * count))
     if sys.byteorder == "big":
         lengths.byteswap()
+    if max(lengths, default=0) > limits.chunk_size:
+        raise cursor.fail(f"a chunk of {max(lengths)} bytes, more than {limits.chunk_size}")
     digests = DigestColumn(algorithm, cursor.take(algorithm.size * count))
     cursor.finish()
     return Index(array("Q", accumulate(lengths, initial=0)), digests, chunker)
