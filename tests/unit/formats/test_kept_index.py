@@ -74,6 +74,11 @@ def test_limits() -> None:
         kept_index.parse(kept_index.build(index(10, DEFAULT.chunk_size + 1)))
 
 
+def test_a_chunker_has_a_plain_name() -> None:
+    with pytest.raises(FormatError, match="ASCII"):
+        kept_index.parse(sealed(kept_index.build(index(10))[:-32].replace(b"some/", b"som\xc3/")))
+
+
 def test_an_index_without_digests_is_not_kept() -> None:
     with pytest.raises(ValueError, match="digests"):
         kept_index.build(Index(array("Q", [0]), DigestColumn(None), ""))
