@@ -27,7 +27,5 @@ certificate = (
 )
 Path(sys.argv[1]).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 Path(sys.argv[2]).write_bytes(
-    private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 )

@@ -42,7 +42,9 @@ class Material:
     @property
     def artifact(self) -> Path:
         """The new image as a zchunk file, in the folder that is served."""
-        return _made(OUT / "www" / "new.zck", self.new, lambda path: run([REGRAFT, "pack", "zck", self.new, "-o", path]))
+        return _made(
+            OUT / "www" / "new.zck", self.new, lambda path: run([REGRAFT, "pack", "zck", self.new, "-o", path])
+        )
 
     @property
     def large(self) -> Path:

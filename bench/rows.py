@@ -103,9 +103,7 @@ def install(material: Material, runs: int) -> Iterator[Row]:
             ours=lambda: counted("ours", site.regraft(material.old)),
             peer=lambda: counted("peer", site.swupdate(swupdate, material.old)),
         )
-    yield at_most(
-        "install", "delta install of the pair, against swupdate", *_spreads(found), 1 / _speed_up(found), 0.5
-    )
+    yield at_most("install", "delta install of the pair, against swupdate", *_spreads(found), 1 / _speed_up(found), 0.5)
     yield at_most(
         "wire",
         "the same, bytes on the wire",
@@ -135,9 +133,7 @@ def kept(material: Material, runs: int) -> Iterator[Row]:
             return site.regraft(source)
 
         found = interleaved(runs, ours=with_index, peer=without)
-    yield at_most(
-        "kept", "the same with the kept index, against without", *_spreads(found), 1 / _speed_up(found), 0.5
-    )
+    yield at_most("kept", "the same with the kept index, against without", *_spreads(found), 1 / _speed_up(found), 0.5)
 
 
 def link(material: Material, runs: int) -> Iterator[Row]:
@@ -228,6 +224,7 @@ class _Site:
         with self.slot.open("wb") as slot:
             slot.truncate(self._size)
         os.sync()
+        forget(source)
         self._server.taken()
 
     def command(self, source: Path) -> list[str | Path]:
@@ -251,6 +248,15 @@ class _Site:
                     if "successful" not in str(error):
                         raise
         raise Failed("swupdate said that it was successful and exited 1, eight times")
+
+
+def forget(path: Path) -> None:
+    """Drop the file from the page cache: a device has not just read the slot that it is about to update from."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
