@@ -161,7 +161,6 @@ def memory(material: Material, _runs: int) -> Iterator[Row]:
     quiet = ["--progress", "none"]
     with scratch() as folder, Served(material.large_artifact.parent) as server:
         old, large, zck = material.large_old, material.large, material.large_artifact
-        del large
         site = _Site(material, folder, server, zck=zck)
         out = folder / "unpacked"
         url = f"{server.url}/{zck.name}"
@@ -174,8 +173,9 @@ def memory(material: Material, _runs: int) -> Iterator[Row]:
             "unpack to stdout": [REGRAFT, "unpack", zck, "-o", "-", *quiet],
             "inspect": [REGRAFT, "inspect", zck],
             "header": [REGRAFT, "header", zck, "-o", folder / "header"],
-            "swu verify": [REGRAFT, "swu", "verify", site.bundle, "-k", site.certificate],
+            "swu verify": [REGRAFT, "swu", "verify", site.whole(large), "-k", site.certificate],
             "swu inspect": [REGRAFT, "swu", "inspect", site.bundle],
+            "install, raw": [*site.command(None), "-i", site.whole_bundle],
         }
         for name, command in commands.items():
             try:
@@ -205,6 +205,7 @@ class _Site:
         self.slot, self.bundle = folder / "slot", folder / "update.swu"
         self.folder = folder
         self.certificate, key = material.keys()
+        self._key, self.whole_bundle = key, folder / "whole.swu"
         zck = zck or material.artifact
         self._size = LARGE if zck == material.large_artifact else material.new.stat().st_size
         self._server = server
@@ -214,9 +215,22 @@ class _Site:
         ]  # fmt: skip
         self._source: Path | None = None
 
-    def _ready(self, source: Path) -> None:
-        """A bundle that names `source`, an empty slot, and nobody's writes still on their way."""
-        if source != self._source:
+    def whole(self, image: Path) -> Path:
+        """A bundle with the image itself in it."""
+        description = self.folder / "sw-description"
+        description.write_text(
+            'software = { version = "2.0"; hardware-compatibility = [ "1.0" ];'
+            f' images: ( {{ filename = "{image.name}"; device = "{self.slot}"; type = "raw"; }} ); }}\n'
+        )
+        run([
+            REGRAFT, "swu", "build", "--description", description, "--file", image,
+            "--key", self._key, "--cert", self.certificate, "-o", self.whole_bundle,
+        ])  # fmt: skip
+        return self.whole_bundle
+
+    def _ready(self, source: Path | None) -> None:
+        """A bundle that names `source` (None: it needs none), an empty slot, nobody's writes still on their way."""
+        if source is not None and source != self._source:
             run([*self._building, "--source", source])
             self._source = source
         for left in self.folder.glob("slot*"):
@@ -224,9 +238,11 @@ class _Site:
         with self.slot.open("wb") as slot:
             slot.truncate(self._size)
         os.sync()
+        if source is not None:
+            forget(source)
         self._server.taken()
 
-    def command(self, source: Path) -> list[str | Path]:
+    def command(self, source: Path | None) -> list[str | Path]:
         self._ready(source)
         return [REGRAFT, "install", "-i", self.bundle, "-k", self.certificate, "-H", "board:1.0", "--progress", "none"]
 
@@ -247,6 +263,15 @@ class _Site:
                     if "successful" not in str(error):
                         raise
         raise Failed("swupdate said that it was successful and exited 1, eight times")
+
+
+def forget(path: Path) -> None:
+    """Drop the file from the page cache: a device has not just read the slot that it is about to update from."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Buffers(local):
     def view(self, size: int) -> memoryview:
         """A view of `size` bytes of this thread's buffer, of undefined content."""
         if len(self._buffer) < size:
-            self._buffer = bytearray(size)
+            self._buffer = bytearray(1 << (size - 1).bit_length())  # in few steps, for each one is filled with zeros
         return memoryview(self._buffer)[:size]
 
 

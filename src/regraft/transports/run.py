@@ -244,7 +244,7 @@ class Run:
             self._end = want.range.end
 
     def _may_hold(self, want: Want, besides: bool, room: int = 0) -> bool:
-        """Whether there is room for `want` and, if more, `room` bytes; `besides` others that the request has."""
+        """Whether there is room for `want`, or for `room` bytes if that is more; `besides` others of the request."""
         if want.position in self._holding or self._reserved + max(want.range.length, room) <= self._limits.buffer:
             return True
         return not besides and (self._reserved == 0 or (self._ordered and want.position == self._taken))
@@ -277,7 +277,7 @@ class Run:
                     self._drop(want)
                     task.waited |= waited
                     return want
-                if behind:  # the room that is wanted may be theirs, or the caller may wait for them
+                if behind and self._ordered:  # the caller waits for those first
                     break
                 waited = True
                 self._work.wait()
