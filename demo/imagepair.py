@@ -121,7 +121,7 @@ def _corpus(folder: Path, say: Say) -> str:
         return f"apt offers {len(versions)} versions of {PROBE}, 2 are needed; apt-get update may help"
     if shutil.disk_usage(folder).free < 2_000_000_000:
         return f"less than 2 GB free in {folder}"
-    say("from Debian packages, with make_corpus: takes a minute or two, the next run finds them ready")
+    say("from Debian packages, with make_corpus: takes some minutes, the next run finds them ready")
     done = subprocess.run(
         [str(program), str(folder), "system"], env=environment, capture_output=True, text=True, check=False
     )

@@ -26,7 +26,7 @@ class Origin:
 ORIGINS = (
     Origin(4, "from_network", "network", "N", "#d9480f", "#ff922b"),
     Origin(3, "from_seeds", "old slot", "s", "#3aa895", "#2f9e8f"),
-    Origin(2, "zeros", "zeros", ".", "#e3e7eb", "#30363d"),
+    Origin(2, "zeros", "zeros", ".", "#e3e7eb", "#3d444d"),
     Origin(1, "in_place", "in place", "p", "#6c7cc4", "#7886d7"),
 )
 BY_NUMBER = {origin.number: origin for origin in ORIGINS}

@@ -9,10 +9,12 @@ REGRAFT_CORPUS: folder with the pair of images, or where to put it. REGRAFT_SHAR
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import imagepair
@@ -42,8 +44,11 @@ def main() -> int:
     teller.report(results)
     drawn = OUT / "report.svg"
     drawn.write_text(svg.draw(results), encoding="utf-8")
+    (OUT / "report.json").write_text(json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8")
     teller.title("Done")
-    teller.found(f"{duration(time.monotonic() - begin)} in all. The picture: {_short(drawn)}")
+    teller.found(
+        f"{duration(time.monotonic() - begin)} in all. The picture: {_short(drawn)}, the figures: report.json beside it"
+    )
     program = _short(Path(sys.executable).with_name("regraft"))
     teller.found(f"Look around: {program} swu inspect {_short(OUT / 'update.swu')} -k {_short(OUT / 'cert.pem')}")
     teller.screen.print()

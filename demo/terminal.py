@@ -36,7 +36,7 @@ class Teller:
     def step(self, words: str) -> None:
         self._number += 1
         self.screen.print()
-        self.screen.print(Text(f"  {self._number}  ", "bold cyan") + Text(words, "bold"))
+        self.screen.print(Text.assemble((f"  {self._number}  ", "bold cyan"), (words, "bold")))
 
     def command(self, *arguments: str) -> None:
         """Show a command as one would type it in the demo's folder."""
@@ -53,7 +53,7 @@ class Teller:
 
     def found(self, words: str, mark: str = "") -> None:
         for line in words.rstrip().splitlines():
-            self.screen.print(Text("     ") + Text(mark, "bold green") + Text(line))
+            self.screen.print(Text.assemble("     ", (mark, "bold green"), line))
 
     def right(self, words: str) -> None:
         self.found(words, "✓ " if self._full == "█" else "ok: ")
@@ -72,7 +72,7 @@ class Teller:
         found = cells(results.install["origins"], results.image, width * height)
         rows = [found[row * width : (row + 1) * width] for row in range(height)]
         for line in range(_LINES):
-            text = Text(f"  {size(results.image * line // _LINES):>9}  ", "dim")
+            text = Text.assemble((f"  {size(results.image * line // _LINES):>9}  ", "dim"))
             if self.colours:  # two rows of the picture in one line: the upper is the ink, the lower the paper
                 for upper, lower in zip(rows[2 * line], rows[2 * line + 1], strict=True):
                     text.append("▀", f"{BY_NUMBER[upper].dark} on {BY_NUMBER[lower].dark}")
@@ -81,18 +81,18 @@ class Teller:
             self.screen.print(text)
         self.screen.print()
         row = cells(results.killed.second["origins"], results.image, width)
-        text = Text(f"  {'killed':>9}  ", "dim")
+        text = Text.assemble((f"  {'killed':>9}  ", "dim"))
         for number in row:
             text.append("█", BY_NUMBER[number].dark) if self.colours else text.append(BY_NUMBER[number].letter)
         self.screen.print(text)
         self.screen.print(Text(f"{'':13}the same, killed half-way: what the second run found and fetched", "dim"))
         self.screen.print()
         for origin in ORIGINS:
-            sign = Text("  ██ ", origin.dark) if self.colours else Text(f"  {origin.letter}  ")
+            sign = ("  ██ ", origin.dark) if self.colours else (f"  {origin.letter}  ", "")
             words = f"{size(results.install[origin.field]):>10}{results.share(origin.field):>7.0%}"
             if origin.field == "in_place":
                 words = f"{size(results.killed.second[origin.field]):>10}  in the second run"
-            self.screen.print(sign + Text(f"{origin.name:<10}{words}"))
+            self.screen.print(Text.assemble(sign, f"{origin.name:<10}{words}"))
 
     def _bars(self, results: Results) -> None:
         self.title("What passed the network, and how long it took (20 Mbit/s, 100 ms)")
@@ -102,8 +102,8 @@ class Teller:
         room = min(max(self.screen.width - 64, 8), 34)
         for bar in bars:
             filled = round(room * bar.total / longest) or (1 if bar.total else 0)
-            line = Text(f"  {bar.name:<27}{size(bar.total):>10}  ", "bold" if bar.own else "")
-            line.append(self._full * filled, "green" if bar.own else "")
+            line = Text.assemble((f"  {bar.name:<27}{size(bar.total):>10}  ", "bold" if bar.own else ""))
+            line.append(self._full * filled, "#ff922b" if bar.own else "")
             line.append(self._rest * (room - filled), "dim")
             line.append(f" {'measured' if bar.measured else 'computed':>9}{duration(bar.seconds):>12}"
                         if bar.seconds else f" {' + '.join(size(part) for part in bar.parts):>21}")  # fmt: skip

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/reference from the program itself: commands, exit statuses, limits, formats.
+"""Writes docs/reference and the blocks of help elsewhere from the program itself.
 
     .venv/bin/python docs/generate.py            write what is not current
     .venv/bin/python docs/generate.py --check    name what is not current, and end with 1
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ from regraft.errors import RegraftError, tree
 from regraft.formats import journal, kept_index
 from regraft.limits import DEFAULT
 
-REFERENCE = Path(__file__).resolve().parent / "reference"
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
 _HEAD = "<!-- made by docs/generate.py: edit the sources instead -->\n\n"
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -205,10 +207,11 @@ def formats() -> str:
     """The two files that regraft keeps on a device, from the docstrings of the modules that read and write them."""
     text = "# Formats of regraft's own files\n\n"
     text += (
-        "Both lie beside the target: `NAME.regraft.journal` and `NAME.regraft.index` for a file; for a block device\n"
+        "Both lie beside the target: for a file as `NAME.regraft.journal` and `NAME.regraft.index`, for a block\n"
+        "device in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE` names. Either can be removed at any\n"
+        "time: without the journal an interrupted update starts over, without the index the next one reads all of\n"
+        "its source.\n"
     )
-    text += "in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE` names. Either can be removed at any time:\n"
-    text += "without the journal an interrupted update starts over; without the index the next one reads its source.\n"
     for title, module in (("Journal", journal), ("Kept index", kept_index)):
         text += f"\n## {title}\n\n{_markdown(inspect.cleandoc(module.__doc__ or ''))}\n"
     return _HEAD + text
@@ -230,27 +233,56 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def stale() -> list[str]:
-    """The names of the pages that differ from what the program says."""
-    found = []
-    for name, make in PAGES.items():
-        page = REFERENCE / name
-        if not page.is_file() or page.read_text(encoding="utf-8") != make():
-            found.append(name)
-    return found
+# -- blocks of help ----------------------------------------------------------------------------------------------------
+
+_BLOCK = re.compile(r"^```help (?P<words>[^\n]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def help_of(words: str) -> str:
+    """What `words --help` prints, 100 columns wide."""
+    command: click.Command = VerbGroup("regraft", regraft.cli.__path__, "regraft.cli")
+    names = words.split()
+    context = click.Context(command, info_name=names[0], terminal_width=100, **command.context_settings)
+    for name in names[1:]:
+        if not isinstance(command, click.Group) or (found := command.get_command(context, name)) is None:
+            raise ValueError(f"there is no command {words!r}")
+        command = found
+        context = click.Context(command, parent=context, info_name=name, terminal_width=100)
+    return command.get_help(context) + "\n"
+
+
+def with_help(text: str) -> str:
+    """The text with every block ```` ```help COMMAND ```` as the program has it."""
+    return _BLOCK.sub(lambda found: f"```help {found['words']}\n{help_of(found['words'])}```", text)
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is made here, in part or as a whole, as it should be."""
+    made = {REFERENCE / name: make() for name, make in PAGES.items()}
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
+        text = page.read_text(encoding="utf-8")
+        if page not in made and _BLOCK.search(text):
+            made[page] = with_help(text)
+    return made
+
+
+def stale() -> dict[Path, str]:
+    """The pages that differ from what the program says, as they should be."""
+    return {
+        page: text for page, text in pages().items() if not page.is_file() or page.read_text(encoding="utf-8") != text
+    }
 
 
 def main() -> int:
-    names = stale()
-    if "--check" in sys.argv[1:]:
-        for name in names:
-            sys.stdout.write(f"docs/reference/{name} is not current: run docs/generate.py\n")
-        return bool(names)
-    REFERENCE.mkdir(exist_ok=True)
-    for name in names:
-        (REFERENCE / name).write_text(PAGES[name](), encoding="utf-8")
-        sys.stdout.write(f"docs/reference/{name}\n")
-    return 0
+    changed = stale()
+    for page, text in changed.items():
+        if "--check" in sys.argv[1:]:
+            sys.stdout.write(f"{page.relative_to(ROOT)} is not current: run docs/generate.py\n")
+        else:
+            page.parent.mkdir(exist_ok=True)
+            page.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"{page.relative_to(ROOT)}\n")
+    return bool(changed) if "--check" in sys.argv[1:] else 0
 
 
 if __name__ == "__main__":
