@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import bundle, cms_signer, describe
 from commands import regraft
 from images import Pair, pack
+from made_bundles import bundle, cms_signer, describe
 from pki import self_signed
 
 from regraft.server.static import StaticServer
