@@ -138,10 +138,6 @@ def headers_of(archive: bytes) -> set[int]:
     return found
 
 
-def sampled(archive: bytes, step: int) -> list[int]:
-    return sorted(headers_of(archive) | set(range(0, len(archive), step)))
-
-
 def test_a_bundle_cut_anywhere_is_refused(device: Device) -> None:
     content = device.bundle()
     end = content.rindex(b"TRAILER!!!") + len(b"TRAILER!!!")  # what follows is padding
@@ -149,16 +145,18 @@ def test_a_bundle_cut_anywhere_is_refused(device: Device) -> None:
         device.refuses(content[:cut], 10, 21)
 
 
-def test_a_flipped_byte_is_refused_or_means_nothing(device: Device) -> None:
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 13])
+def test_a_flipped_byte_is_refused_or_means_nothing(every: int, device: Device) -> None:
     content = bytearray(device.bundle())
+    headers = headers_of(bytes(content))
     end = content.rindex(b"TRAILER!!!")
     harmless = 0
-    for at in sampled(bytes(content), 23):
+    for at in range(0, len(content), every):
         content[at] ^= 1 << at % 8
         status = device.install(bytes(content))
         words = device.words()
         if status == 0:  # a time, an owner, padding: what SWUpdate ignores, too
-            assert at in headers_of(device.bundle()) or content[at - 1] == 0 or at > end
+            assert at in headers or content[at - 1] == 0 or at > end
             assert device.target.read_bytes() == device.new
             device.reset()
             harmless += 1
@@ -168,7 +166,7 @@ def test_a_flipped_byte_is_refused_or_means_nothing(device: Device) -> None:
             assert "Traceback" not in words
             assert device.target.read_bytes() == BEFORE
         content[at] ^= 1 << at % 8
-    assert 0 < harmless < 500
+    assert 0 < harmless < len(headers)
 
 
 def test_a_flipped_stored_byte_is_refused_and_the_rest_is_kept(device: Device) -> None:
