@@ -308,7 +308,7 @@ def test_the_signed_digest_of_the_image_counts(right: bool, site: Site, capsys: 
         assert "image" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("handler", ["delta", "raw", "encrypted"])
+@pytest.mark.parametrize("handler", ["delta", "raw", "encrypted", "all encrypted"])
 def test_we_install_what_swugenerator_makes(handler: str, site: Site) -> None:
     if importlib.util.find_spec("swugenerator") is None:
         missing("swugenerator")
@@ -319,12 +319,14 @@ def test_we_install_what_swugenerator_makes(handler: str, site: Site) -> None:
         if handler == "delta":  # swugenerator runs zck itself
             entry = delta_entry(site, url, f'device = "{site.target}";', chain="raw", filename="new")
         else:
-            secret = "encrypted = true;" if handler == "encrypted" else ""
+            secret = "encrypted = true;" if "encrypted" in handler else ""
             entry = f'{{ filename = "new"; device = "{site.target}"; compressed = "zlib"; {secret} }}'
-        if handler == "encrypted":
+        if "encrypted" in handler:
             (site.folder / "aes").write_text(f"key={KEY}\niv={IV}\n")
             (site.folder / "aes.key").write_text(f"{KEY} {IV}\n")
             options, install = ["-K", "aes"], ("-K", str(site.folder / "aes.key"))
+            if handler == "all encrypted":
+                options, install = [*options, "-t"], (*install, "--encrypted-description")
         (site.folder / "template").write_text(describe(entry).replace("; ", ";\n"))
         site.target.write_bytes(b"")
         command = [sys.executable, "-m", "swugenerator.main", "-s", "template", "-a", ".", "-o", "update.swu"]

@@ -31,7 +31,7 @@ from regraft.build.description import Artifact, DeltaRequest, describe_delta
 from regraft.server.static import StaticServer
 from regraft.testing.link import DelayedLink
 
-BANDWIDTH, ROUND_TRIP = 4e6, 0.004
+BANDWIDTH, ROUND_TRIP = 5e6, 0.004
 PHASES = ("index", "write", "verify")
 
 #: Heads of answers to the few requests that a second run makes in vain.
@@ -187,7 +187,7 @@ def check(trials: list[Trial], laboratory: Laboratory) -> None:
 
 
 def test_killed_at_some_points_and_run_again(laboratory: Laboratory) -> None:
-    trials = [laboratory.trial(f"q{n}", *point) for n, point in enumerate(points(8, laboratory))]
+    trials = [laboratory.trial(f"q{n}", *point) for n, point in enumerate(points(6, laboratory))]
     check(trials, laboratory)
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("-B", "--bootloader", type=click.Choice(["none"]), help="none: leave bootloader variables alone.")
 @click.option("-M", "--no-transaction-marker", is_flag=True, help="As with swupdate; regraft sets no marker yet.")
 @click.option("-m", "--no-state-marker", is_flag=True, help="As with swupdate; regraft sets no marker yet.")
+@click.option("--encrypted-description", is_flag=True, help="sw-description itself is encrypted, too, with -K.")
 @click.option("--unsigned", is_flag=True, help="Install without any verification of the publisher. For laboratories.")
 @click.option("--delta-url", "urls", multiple=True, metavar="ZCKFILE=URL", help="URL of a dynamic zckfile. Repeatable.")
 @click.option("--bandwidth", type=Size(), default="20M", show_default=True, help="For -n: bits per second of the link.")
@@ -118,7 +119,10 @@ def _keys(options: dict[str, Any]) -> Any:
             "an update is installed from somebody trusted",
             cure="give the certificate or public key with -k (or --unsigned, in a laboratory)",
         )
-    return Keys(policy, choice.description_key())
+    aes = choice.description_key()
+    if options["encrypted_description"] and aes is None:
+        raise UsageError("an encrypted sw-description needs its key", cure="give the AES key file with -K")
+    return Keys(policy, aes, options["encrypted_description"])
 
 
 def _device(options: dict[str, Any]) -> Device:

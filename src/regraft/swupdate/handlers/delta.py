@@ -18,12 +18,17 @@ from regraft.engine.match import match
 from regraft.engine.ranges import RangeSource
 from regraft.engine.seeds import Seed, open_seed
 from regraft.engine.stream import Streamer
+<<<<<<< HEAD
 from regraft.errors import FormatError, LimitError, PolicyError, SourceError, UnsupportedError
+=======
+from regraft.errors import FormatError, LimitError, SourceError, UnsupportedError, UsageError
+>>>>>>> e2e
 from regraft.formats import filesystem_size, zchunk
 from regraft.limits import Limits
 from regraft.model import Algorithm, Digest, Recipe
 from regraft.swupdate.description import Entry
 from regraft.swupdate.handlers.base import Context, Forecast, Handler, Report, Sink
+from regraft.transports.policy import parse_url
 
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LOG_LEVELS = ("debug", "info", "warn", "error", "none")
@@ -59,7 +64,10 @@ class Delta(Handler):
             raise FormatError(f"{entry.where}: handler delta needs the property source", cure="add it to properties")
         if entry.setting("zckloglevel", "error") not in _LOG_LEVELS:
             raise FormatError(f"{entry.where}: zckloglevel is one of {', '.join(_LOG_LEVELS)}")
-        self._url()
+        try:
+            parse_url(self._url())
+        except UsageError as error:
+            raise FormatError(f"{entry.where}: {error}", cure="mend the property url") from None
         self._limits()
         self._digest()
         self._source_size()
