@@ -73,7 +73,9 @@ def test_build_and_install(site: Site, capsys: Captured) -> None:
     assert entry["size"] == size
     assert entry["in_place"] + entry["zeros"] + entry["from_seeds"] + entry["from_network"] == size
     assert entry["from_seeds"] > size / 2
-    assert 0 < entry["wire"] == site.server.counts.body < entry["without_seeds"] / 2
+    assert 0 < entry["wire"] < entry["without_seeds"] / 2
+    # The client may end a connection before the last boundary of an answer has passed.
+    assert entry["wire"] <= site.server.counts.body < entry["wire"] + 200
     assert entry["origins"][0][0] == 0
     assert entry["origins"][-1][1] == size
     assert all(a[1] == b[0] for a, b in zip(entry["origins"], entry["origins"][1:], strict=False))

@@ -18,11 +18,7 @@ from regraft.engine.match import match
 from regraft.engine.ranges import RangeSource
 from regraft.engine.seeds import Seed, open_seed
 from regraft.engine.stream import Streamer
-<<<<<<< HEAD
-from regraft.errors import FormatError, LimitError, PolicyError, SourceError, UnsupportedError
-=======
-from regraft.errors import FormatError, LimitError, SourceError, UnsupportedError, UsageError
->>>>>>> e2e
+from regraft.errors import FormatError, LimitError, PolicyError, SourceError, UnsupportedError, UsageError
 from regraft.formats import filesystem_size, zchunk
 from regraft.limits import Limits
 from regraft.model import Algorithm, Digest, Recipe
