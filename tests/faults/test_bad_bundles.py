@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from bundles import bundle, cms_signer, describe
 from commands import regraft
 from images import Artifact, pack
 from loops import loop_device, mounted
+from made_bundles import bundle, cms_signer, describe
 from pki import root, self_signed
 from quirky_server import Exchange, QuirkyServer
 
@@ -326,7 +326,11 @@ def test_an_artifact_that_is_not_listed(device: Device) -> None:
 
 
 def test_an_artifact_that_is_listed_and_not_there(device: Device) -> None:
-    device.refuses(bundle({"other": device.header}, device.description(), cms_signer()), 10)
+    device.refuses(bundle({}, device.description(), cms_signer()), 10)
+
+
+def test_an_artifact_under_another_name_than_was_signed(device: Device) -> None:
+    device.refuses(bundle({"other": device.header}, device.description(), cms_signer()), 23)
 
 
 def test_another_artifact_than_was_signed(device: Device) -> None:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundles import bundle, cms_signer
 from images import pack
+from made_bundles import bundle, cms_signer
 from pki import self_signed
 
 from regraft.build.description import Artifact, DeltaRequest, describe_delta

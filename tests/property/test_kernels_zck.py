@@ -17,13 +17,19 @@ from tools import native_kernels
 from regraft.kernels import _twins
 from regraft.kernels._buzhash import TABLE, WINDOW, hash_of, matching
 
+#: Of matching positions: below 47 one that was fed twice hides the next.
+PERIODS = (5, 16, 23, 24, 31, 45, 46, 47)
+
 Cuts = Callable[[memoryview, bool], "array[int]"]
 
 BOUNDS = (0, 1, 46, 47, 48, 49, 8191, 8192, 8193, 131071, 131072, 131073)
 
 
-def definition(data: bytes, final: bool) -> array[int]:
-    """libzck's loop byte by byte: a window, a fill count, a ring position, a hash; all zero after a cut."""
+def definition(data: bytes, final: bool, refused: list[int] | None = None) -> array[int]:
+    """libzck's loop byte by byte: a window, a fill count, a ring position, a hash; all zero after a cut.
+
+    `refused` gets the positions at which a cut was refused.
+    """
     lengths = array("I")
     start = position = 0
     window, fill, ring, rolled = bytearray(48), 0, 0, 0
@@ -44,7 +50,9 @@ def definition(data: bytes, final: bool) -> array[int]:
                 lengths.append(position - start)
                 start = position
                 window, fill, ring, rolled = bytearray(48), 0, 0, 0
-            # else refused: the window stays as it is. In both cases the same byte is fed again.
+            elif refused is not None:
+                refused.append(position)
+            # If refused, the window stays as it is. In both cases the same byte is fed again.
         else:
             position += 1
     if final and start < len(data):
@@ -70,12 +78,38 @@ def matching_windows() -> list[bytes]:
 
 
 @cache
-def overlapping_windows() -> list[bytes]:
-    """Two matching windows less than 48 bytes apart: feeding twice at the end of the first hides the second."""
-    tails = [noise(48, seed)[:46] for seed in range(2500)]
-    data = b"".join(matching_windows()[0] + tail for tail in tails)
-    found = [divmod(at, 94) for at in matching(memoryview(data))]
-    return [data[row * 94 : row * 94 + at + 1] for row, at in found if at > 49]
+def dense(period: int) -> bytes:
+    """Bytes that, repeated, match every `period` positions, first at the 48th."""
+    for seed in range(1000):
+        units = [noise(1 << 14, seed)[at : at + period] for at in range(0, 1 << 14, period)]
+        width = WINDOW + period
+        data = b"".join((unit * WINDOW)[:width] for unit in units)
+        for at in matching(memoryview(data)):
+            if at % width >= WINDOW - 1 and at // width < len(units) - 1:
+                return data[at + 1 - WINDOW :][:period]
+    raise AssertionError("2**15 tries find about one")
+
+
+@cache
+def refused_twice() -> tuple[bytes, int, int]:
+    """Bytes with three matches, each only found if the one before was fed twice, or not found because it was.
+
+    The first is at 47; the second only in the window that holds the first twice; the third is one of the data, which
+    the second hides. Returns the bytes and the places of the second and third.
+    """
+    for seed in range(10_000):
+        data = matching_windows()[0] + noise(46, seed)
+        refused: list[int] = []
+        definition(data, False, refused)
+        if len(refused) > 1 and refused[1] > 60 and len(list(matching(memoryview(data)))) == 1:
+            break
+    start, second = data[: refused[1] + 1], refused[1]
+    tries = [start + noise(46, seed) for seed in range(20_000)]
+    width = len(tries[0])
+    for at in matching(memoryview(b"".join(tries))):
+        if 47 + 47 <= at % width <= second + 46:
+            return tries[at // width], second, at % width
+    raise AssertionError("2**15 tries find about one")
 
 
 def pieces() -> st.SearchStrategy[bytes]:
@@ -91,7 +125,8 @@ def pieces() -> st.SearchStrategy[bytes]:
         st.builds(
             lambda window, gap, count: (window + gap) * count, windows, st.binary(max_size=60), st.integers(1, 90)
         ),
-        st.integers(8100, 8200).map(lambda size: bytes(size - 48) + overlapping_windows()[size % 2]),
+        st.builds(lambda period, size: (dense(period) * 9000)[:size], st.sampled_from(PERIODS), sizes),
+        st.integers(8000, 8200).map(lambda size: b"\1" * (size - 60) + refused_twice()[0]),
         st.builds(lambda window, cut: window[cut:] + window, windows, st.integers(0, 47)),
         st.binary(max_size=200),
     )
@@ -142,16 +177,35 @@ def test_a_match_below_the_least_length_is_fed_twice(cuts: Cuts, end: int, final
         assert cuts(memoryview(data), final) == definition(data, final)
 
 
-def test_feeding_twice_hides_a_match_above_the_least_length(cuts: Cuts) -> None:
-    """So that the tests here have something to find: the plain rolling hash gives another cut."""
-    assert len(overlapping_windows()) > 1
-    for twin in overlapping_windows():
-        data = bytes(8192 - 48 - 1) + twin + bytes(20_000)
-        first, second = matching(memoryview(data))
-        assert first == 8190
-        assert second >= 8192
-        assert definition(data, True)[0] != second
-        assert cuts(memoryview(data), True) == definition(data, True)
+@pytest.mark.parametrize("period", PERIODS)
+@pytest.mark.parametrize("before", [0, 1, 20, 8000, 8145])
+def test_feeding_twice_hides_what_matches_within_the_window(cuts: Cuts, period: int, before: int) -> None:
+    data = b"\1" * before + dense(period) * (30_000 // period)
+    expected = definition(data, True)
+    assert cuts(memoryview(data), True) == expected
+    assert cuts(memoryview(data), False) == expected[:-1]
+
+
+def test_what_is_refused_while_a_byte_is_there_twice_is_fed_twice_too(cuts: Cuts) -> None:
+    data, second, third = refused_twice()
+    for before in range(8192 - third, 8192 - second):
+        image = b"\1" * before + data + bytes(20_000)
+        assert before + third in matching(memoryview(image))
+        assert list(definition(image, True)) == [len(image)]
+        assert list(cuts(memoryview(image), True)) == [len(image)]
+
+
+def test_the_tests_above_have_something_to_find() -> None:
+    """The plain rolling hash, without feeding twice, gives other cuts."""
+    moved = []
+    for period in PERIODS:
+        data = dense(period) * (30_000 // period)
+        positions = list(matching(memoryview(data)))
+        assert positions[:2] == [47, 47 + period]
+        if definition(data, True)[0] != next(at for at in positions if at >= 8192):
+            moved.append(period)
+    assert len(moved) >= 3
+    assert 47 not in moved
 
 
 @pytest.mark.parametrize("size", BOUNDS)

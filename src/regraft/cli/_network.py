@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from regraft.errors import RegraftError
 from regraft.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
     from regraft.transports.fetcher import Fetcher
+    from regraft.transports.hosts import HostMemory
+
+_HOSTS = "hosts.json"
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,8 +62,9 @@ class Network:
     connections: int = DEFAULT.connections
     https_only: bool = False
 
-    def connect(self, limits: Limits = DEFAULT) -> Fetcher:
-        """A Fetcher with these settings. Raises UsageError."""
+    @contextmanager
+    def connect(self, limits: Limits = DEFAULT) -> Iterator[Fetcher]:
+        """A Fetcher with these settings, which knows what earlier runs learnt of the hosts. Raises UsageError."""
         from regraft.transports.fetcher import Fetcher
         from regraft.transports.policy import Policy
 
@@ -71,4 +77,37 @@ class Network:
             client_certificate=self.client_cert,
             client_key=self.client_key,
         )
-        return Fetcher(policy, replace(limits, connections=self.connections))
+        with (
+            remembered_hosts() as hosts,
+            Fetcher(policy, replace(limits, connections=self.connections), hosts=hosts) as fetcher,
+        ):
+            yield fetcher
+
+
+@contextmanager
+def remembered_hosts() -> Iterator[HostMemory]:
+    """What is known of hosts, kept in the state folder where that can be written: it saves asking in vain."""
+    from regraft.engine.files import FileDirectory
+    from regraft.engine.medium import read_all, save
+    from regraft.engine.state import state_folder
+    from regraft.transports.hosts import HostMemory
+
+    hosts, directory = HostMemory(), None
+    with suppress(RegraftError, OSError):
+        directory = FileDirectory(state_folder())
+    if directory is not None:
+        with suppress(RegraftError, OSError, ValueError):
+            medium = directory.open(_HOSTS)
+            try:
+                hosts = HostMemory.parse(read_all(medium, DEFAULT.description_size))
+            finally:
+                medium.close()
+    before = hosts.dump()
+    try:
+        yield hosts
+    finally:
+        if directory is not None:
+            with suppress(RegraftError, OSError):
+                if hosts.dump() != before:
+                    save(directory, _HOSTS, hosts.dump())
+            directory.close()

@@ -219,3 +219,23 @@ class FileDirectory:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[Medium]:
+    """A new empty file that takes the place of `path`, durably and at once, when the block ends without an error."""
+    folder, name = FileDirectory(os.path.dirname(os.path.realpath(path))), os.path.basename(path)
+    try:
+        medium = folder.create(f"{name}.new")
+        try:
+            yield medium
+            medium.sync()
+            folder.replace(f"{name}.new", name)
+            folder.sync_directory()
+        except BaseException:
+            folder.remove(f"{name}.new")
+            raise
+        finally:
+            medium.close()
+    finally:
+        folder.close()

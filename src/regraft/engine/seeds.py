@@ -18,7 +18,7 @@ from regraft.formats import zchunk
 from regraft.model import Algorithm, DigestColumn, Index
 
 #: New bytes given to the chunker at once: large enough to split over the cores, small enough to stay in their caches.
-BATCH = 8 << 20
+BATCH = 4 << 20
 
 #: Longest chunk that may still be open when a batch ends.
 _MARGIN = 131072

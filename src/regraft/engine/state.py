@@ -62,6 +62,11 @@ class State:
             self.directory.sync_directory()
 
 
+def state_folder() -> str:
+    """The folder for state that lies beside no file: of block devices, of hosts."""
+    return os.environ.get("REGRAFT_STATE", DEVICE_STATE)
+
+
 def state_of(path: str, *, create: bool = True) -> State | None:
     """Where the state of the target at `path` lies: beside a file; for a device in REGRAFT_STATE or `DEVICE_STATE`.
 
@@ -72,7 +77,7 @@ def state_of(path: str, *, create: bool = True) -> State | None:
         device = stat.S_ISBLK(os.stat(real).st_mode)
     except FileNotFoundError:
         device = False
-    folder = os.environ.get("REGRAFT_STATE", DEVICE_STATE) if device else os.path.dirname(real)
+    folder = state_folder() if device else os.path.dirname(real)
     if not create and not os.path.isdir(folder):
         return None
     stem = real.strip("/").replace("/", "-") if device else f"{os.path.basename(real)}.regraft"

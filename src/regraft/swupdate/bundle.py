@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ from regraft.limits import DEFAULT, Limits
 
 DESCRIPTION, SIGNATURE = "sw-description", "sw-description.sig"
 Mode: TypeAlias = Literal["auto", "cms", "rsa", "rsa-pss"]
-_SHA256 = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{64}(?![0-9A-Za-z])")
 
 
 class Readable(Protocol):
@@ -332,20 +330,8 @@ def _compare(found: bytes, wanted: bytes, name: str) -> None:
         raise DigestError(f"{name!r} has the sha256 {found.hex()}, the description says {wanted.hex()}")
 
 
-def check_listed(members: Iterable[str], listed: Collection[str]) -> None:
-    """Raise UnlistedError for the first artifact that the verified description does not list."""
-    for name in members:
-        if name not in listed:
-            raise UnlistedError(f"{name!r} is in the bundle, but not listed in its {DESCRIPTION}")
-
-
 def check_complete(listed: Iterable[str], members: Collection[str]) -> None:
     """Raise FormatError for the first artifact that is listed but not in the bundle."""
     for name in listed:
         if name not in members:
             raise FormatError(f"{name!r} is listed in {DESCRIPTION}, but not in the bundle")
-
-
-def digests_named(description: bytes) -> frozenset[bytes]:
-    """Every sha256 that occurs anywhere in the unparsed text: what is not among them, the signature does not cover."""
-    return frozenset(bytes.fromhex(match.decode()) for match in _SHA256.findall(description))

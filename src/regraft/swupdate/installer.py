@@ -8,7 +8,7 @@ digests that are missing. What is left to fail later is an artifact that is not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -24,17 +24,16 @@ from regraft.swupdate.bundle import (
     BundleReader,
     Readable,
     SignaturePolicy,
-    digests_named,
     open_artifact,
     read_bundle,
     spool,
 )
-from regraft.swupdate.description import Description, Entry, parse
+from regraft.swupdate.description import Description, Entry, installation_order, parse
 from regraft.swupdate.handlers import Context, Forecast, Handler, Report, handler_for
+from regraft.swupdate.listing import check_digest, listed_digests
 from regraft.swupdate.selection import select
 
 _PIECE = 1 << 20
-_ORDER = ("partitions", "images", "files", "scripts", "bootenv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class Prepared:
     description: Description
     handlers: tuple[tuple[Entry, Handler], ...]
     skipped: tuple[tuple[Entry, str], ...]
+    listed: Mapping[str, frozenset[bytes]]  #: of the whole description, all boards and selections
 
     @property
     def signer(self) -> Signer | None:
@@ -91,7 +91,8 @@ def prepare(
         limits=limits,
     )
     board = device.hardware.board if device.hardware else ""
-    description = select(parse(reader.description, limits=limits), board=board, set_mode=device.set_mode, limits=limits)
+    tree = parse(reader.description, limits=limits)
+    description = select(tree, board=board, set_mode=device.set_mode, limits=limits)
     check_hardware(description.hardware, device.hardware, limits=limits)
     check_version(description.version, device.versions)
     _check_parts(description, device)
@@ -113,7 +114,7 @@ def prepare(
         handlers.append((entry, handler))
     if not handlers and not skipped:
         raise FormatError("nothing in the bundle is for this selection", cure="choose another with -e SET,MODE")
-    return Prepared(reader, description, tuple(handlers), tuple(skipped))
+    return Prepared(reader, description, tuple(handlers), tuple(skipped), listed_digests(tree))
 
 
 def _check_parts(description: Description, device: Device) -> None:
@@ -169,12 +170,11 @@ def _with_content(
         waiting.setdefault(entry.filename, []).append(entry)
     handlers = {id(entry): handler for entry, handler in prepared.handlers}
     spooled: dict[str, BinaryIO] = {}
-    listed = digests_named(prepared.reader.description)
     with ExitStack() as files:
         for member in prepared.reader.members():
             entries = waiting.pop(member.name, [])
             if not entries:
-                _check_listed(member, listed)
+                _check_unused(member, prepared.listed)
             _check_sizes(member, entries)
             if len(entries) == 1 and entries[0].installed_directly:
                 entry, pieces = entries[0], member.pieces()
@@ -185,20 +185,19 @@ def _with_content(
                 spooled[member.name] = files.enter_context(file)
         for name in waiting:
             raise FormatError(f"{name!r} is listed in sw-description, but not in the bundle", cure="build it again")
-        ordered = sorted(prepared.handlers, key=lambda pair: _ORDER.index(pair[0].kind))
-        for entry, _ in ordered:
+        for step in installation_order(prepared.description):
+            entry = step.entry
             if id(entry) in handlers:
                 pieces = _pieces(spooled[entry.filename])
                 yield handlers[id(entry)], lambda e=entry, p=pieces: _content(e, p, keys, limits)  # type: ignore[misc]
 
 
-def _check_listed(member: Artifact, listed: frozenset[bytes]) -> None:
+def _check_unused(member: Artifact, listed: Mapping[str, frozenset[bytes]]) -> None:
     """An artifact that nothing here wants may be meant for another board or selection, but signed it must be."""
     hasher = hashlib.sha256()
     for piece in member.pieces():
         hasher.update(piece)
-    if hasher.digest() not in listed:
-        raise UnlistedError(f"{member.name!r} is in the bundle, but the signed sw-description has no digest of it")
+    check_digest(member.name, hasher.digest(), listed)
 
 
 def _check_sizes(member: Artifact, entries: list[Entry]) -> None:

@@ -97,7 +97,6 @@ class Log:
 
     def __init__(self, world: World) -> None:
         self._initial = world.copy()
-        self._world = world
         #: Held while a call is made and recorded, so that the order of events is that of the calls.
         self.lock = RLock()
         self.events: list[Event] = []

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from bundles import FILES, bundle, cms_signer, describe, policy
+from made_bundles import FILES, bundle, cms_signer, describe, policy
 from pki import key
 
 from regraft.build.bundle import RsaSigner, signing_time, write_bundle

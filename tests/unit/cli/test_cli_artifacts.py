@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import bundle, cms_signer
 from commands import regraft
 from images import Pair, pack
+from made_bundles import bundle, cms_signer
 
 from regraft.build.zchunk import Options
 from regraft.formats import zchunk

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import FILES, bundle, cms_signer, describe
+from made_bundles import FILES, bundle, cms_signer, describe
 from pki import root, self_signed
 
 from regraft.cli import main
@@ -19,6 +19,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "other.pem").write_bytes(root().pem)
     unlisted = bundle({**FILES, "extra": b"?"}, describe(FILES), cms_signer())
     (tmp_path / "unlisted.swu").write_bytes(unlisted)
+    swapped = dict(zip(FILES, reversed(FILES.values()), strict=True))
+    (tmp_path / "swapped.swu").write_bytes(bundle(swapped, describe(FILES), cms_signer()))
+    (tmp_path / "short.swu").write_bytes(bundle({"notes.txt": FILES["notes.txt"]}, describe(FILES), cms_signer()))
+    (tmp_path / "nonsense.swu").write_bytes(bundle(description=b"software = {", signer=cms_signer()))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -50,6 +54,9 @@ def test_verify_names_the_signer_and_every_artifact(folder: Path, capsys: pytest
         (["unsigned.swu", "-k", "cert.pem"], 21, "no signature"),
         (["unlisted.swu", "-k", "cert.pem"], 23, "extra"),
         (["cert.pem", "-k", "cert.pem"], 10, "no cpio header"),
+        (["swapped.swu", "-k", "cert.pem"], 22, "lists"),
+        (["short.swu", "-k", "cert.pem"], 10, "not in the bundle"),
+        (["nonsense.swu", "-k", "cert.pem"], 10, "the text ends"),
     ],
 )
 def test_verify_fails_with_the_status_of_the_cause(
@@ -119,6 +126,8 @@ def test_extract_writes_nothing_that_is_not_verified(folder: Path, capsys: pytes
     assert not (folder / "out").exists()
     assert run("extract", "unlisted.swu", "-C", "out", "-k", "cert.pem") == 23
     assert "extra" not in {path.name for path in (folder / "out").iterdir()}
+    assert run("extract", "swapped.swu", "-C", "swapped", "-k", "cert.pem") == 22
+    assert not set(FILES) & {path.name for path in (folder / "swapped").iterdir()}
     assert run("extract", "unsigned.swu", "-C", "free", "--unsigned") == 0
     assert "NOT VERIFIED" in capsys.readouterr().err
 

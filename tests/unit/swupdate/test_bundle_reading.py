@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import zstandard
-from bundles import FILES, bundle, cms_signer, describe, policy
+from made_bundles import FILES, bundle, cms_signer, describe, policy
 from pki import NOW, key, root, self_signed
 
 from regraft.build.bundle import RsaSigner
@@ -34,12 +34,12 @@ from regraft.swupdate.bundle import (
     BundleReader,
     SignaturePolicy,
     check_complete,
-    check_listed,
-    digests_named,
     open_artifact,
     read_bundle,
     spool,
 )
+from regraft.swupdate.description import parse
+from regraft.swupdate.listing import listed_digests
 
 
 def contents(reader: BundleReader) -> dict[str, bytes]:
@@ -290,18 +290,10 @@ def test_a_spooled_artifact_is_given_only_when_it_is_right() -> None:
         spool([b"abc"], name="a", sha256=bytes(32), limits=Limits(image_size=2))
 
 
-def test_listing_goes_both_ways() -> None:
-    check_listed(["a"], {"a", "b"})
+def test_what_is_listed_must_be_there() -> None:
     check_complete({"a"}, ["a", "b"])
-    with pytest.raises(UnlistedError, match="'b'"):
-        check_listed(["a", "b"], {"a"})
     with pytest.raises(FormatError, match="'b'"):
         check_complete(["a", "b"], {"a"})
-
-
-def test_digests_are_found_in_the_text() -> None:
-    assert digests_named(describe(FILES)) == {hashlib.sha256(data).digest() for data in FILES.values()}
-    assert digests_named(b"0" * 65 + b" " + b"0" * 63) == frozenset()
 
 
 def test_no_truncation_of_a_signed_bundle_is_whole() -> None:
@@ -326,8 +318,8 @@ def test_no_flipped_bit_of_a_signed_bundle_changes_what_it_says() -> None:
         except RegraftError:
             continue
         assert reader.description == describe(files)
-        named = digests_named(reader.description)
-        honest = {name for name, content in found.items() if hashlib.sha256(content).digest() in named}
+        listed = listed_digests(parse(reader.description))
+        honest = {n for n, content in found.items() if listed.get(n) == {hashlib.sha256(content).digest()}}
         assert all(found[name] == files["a"] for name in honest)
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from regraft.cli._options import examples, json_option, progress_option, workers_option
@@ -61,7 +59,7 @@ def command(
     The defaults are what SWUpdate's delta handler needs: those of `zck -u --chunk-hash-type sha256`.
     """
     from regraft.build import zchunk as packer
-    from regraft.engine.files import FileDirectory, open_source
+    from regraft.engine.files import open_source, replacing
     from regraft.engine.medium import read_all
     from regraft.limits import DEFAULT
 
@@ -85,21 +83,11 @@ def command(
         workers=workers,
     )
     options.check(DEFAULT)
-    folder = FileDirectory(os.path.dirname(os.path.realpath(output)))
-    name = os.path.basename(output)
     medium = open_source(image)
-    out = folder.create(name + ".new")
     try:
-        with meter(progress) as shown:
+        with replacing(output) as out, meter(progress) as shown:
             header = packer.pack(medium, out, options, progress=shown)
-        out.sync()
-        folder.replace(name + ".new", name)
-        folder.sync_directory()
-    except BaseException:
-        folder.remove(name + ".new")
-        raise
     finally:
-        out.close()
         medium.close()
     total = header.size + header.body_size
     facts = {

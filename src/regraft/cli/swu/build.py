@@ -53,7 +53,7 @@ def command(output: str, as_json: bool, **options: Any) -> None:
     Signed with CMS, the signing time is the current one or SOURCE_DATE_EPOCH.
     """
     from regraft.build.bundle import write_bundle
-    from regraft.engine.files import FileDirectory
+    from regraft.engine.files import replacing
 
     if bool(options["delta"]) == bool(options["description"]):
         raise UsageError("give either --delta FILE.zck or --description FILE")
@@ -62,25 +62,15 @@ def command(output: str, as_json: bool, **options: Any) -> None:
         description, artifacts = _delta(options)
     else:
         description, artifacts = _from_template(options)
-    folder, name = FileDirectory(os.path.dirname(os.path.realpath(output))), os.path.basename(output)
-    medium = folder.create(name + ".new")
     written = 0
+    with replacing(output) as medium:
 
-    def write(piece: bytes) -> None:
-        nonlocal written
-        medium.write(written, piece)
-        written += len(piece)
+        def write(piece: bytes) -> None:
+            nonlocal written
+            medium.write(written, piece)
+            written += len(piece)
 
-    try:
         write_bundle(write, description, artifacts, signer=signer)
-        medium.sync()
-        folder.replace(name + ".new", name)
-        folder.sync_directory()
-    except BaseException:
-        folder.remove(name + ".new")
-        raise
-    finally:
-        medium.close()
     if as_json:
         emit_json("swu-build", {"file": output, "size": written, "members": [name for name, _ in artifacts]})
     else:

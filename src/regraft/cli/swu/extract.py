@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Self
 
@@ -12,7 +12,7 @@ import click
 
 from regraft.cli._output import say
 from regraft.cli.swu._bundle import TrustChoice, opened, trust_options
-from regraft.errors import MediumError, RegraftError, SpaceError, UnlistedError, UsageError
+from regraft.errors import MediumError, RegraftError, SpaceError, UsageError
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -41,10 +41,12 @@ def command(
 ) -> None:
     """Extract the members of BUNDLE (`-` for standard input) as they are stored, into new files.
 
-    With -k the signature is verified first, and a file gets its name only when the signed sw-description names its
-    digest. Nothing that exists is overwritten.
+    With -k the signature is verified first, and a file gets its name only when the signed sw-description lists it
+    with its digest. Nothing that exists is overwritten.
     """
-    from regraft.swupdate.bundle import DESCRIPTION, SIGNATURE, digests_named, read_bundle
+    from regraft.swupdate.bundle import DESCRIPTION, SIGNATURE, read_bundle
+    from regraft.swupdate.description import parse
+    from regraft.swupdate.listing import listed_digests
 
     choice = TrustChoice(key, key_aes, mode, purpose, signer_name)
     policy = choice.policy()
@@ -59,13 +61,13 @@ def command(
         say("NOT VERIFIED: no -k was given, anybody may have made this bundle")
     with opened(bundle) as stream:
         reader = read_bundle(stream, policy, unsigned=unsigned, description_key=choice.description_key())
-        named = None if unsigned else digests_named(reader.description)
+        listed = None if unsigned else listed_digests(parse(reader.description))
         with _Folder(directory) as folder:
             folder.put(DESCRIPTION, [reader.description], None)
             if reader.signature is not None:
                 folder.put(SIGNATURE, [reader.signature], None)
             for artifact in reader.members():
-                folder.put(artifact.name, artifact.pieces(), named)
+                folder.put(artifact.name, artifact.pieces(), listed)
     say(f"extracted {folder.count} files into {directory}")
 
 
@@ -87,12 +89,14 @@ class _Folder:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def put(self, name: str, pieces: Iterable[bytes], named: frozenset[bytes] | None) -> None:
-        """Write a file under a temporary name, and give it its own when its sha256 is in `named` (None: any).
+    def put(self, name: str, pieces: Iterable[bytes], listed: Mapping[str, frozenset[bytes]] | None) -> None:
+        """Write a file under a temporary name, and give it its own when its sha256 is the one `listed` (None: any).
 
         Components of `name` were checked by the archive's reader; links on the way are not followed.
         """
         import hashlib
+
+        from regraft.swupdate.listing import check_digest
 
         *parents, last = name.split("/")
         temporary = f".{os.getpid()}.{self.count}.part"
@@ -108,10 +112,8 @@ class _Folder:
                     for piece in pieces:
                         hasher.update(piece)
                         out.write(piece)
-                if named is not None and hasher.digest() not in named:
-                    raise UnlistedError(
-                        f"{name!r} has the sha256 {hasher.hexdigest()}, which the signed sw-description does not name"
-                    )
+                if listed is not None:
+                    check_digest(name, hasher.digest(), listed)
                 os.replace(temporary, last, src_dir_fd=descriptor, dst_dir_fd=descriptor)
                 done = True
             finally:

@@ -30,15 +30,17 @@ def command(
     signer_name: str | None,
     as_json: bool,
 ) -> None:
-    """Verify BUNDLE (`-` for standard input): its signature, every checksum, and that the signed sw-description names
-    the digest of every artifact.
+    """Verify BUNDLE (`-` for standard input): its signature, every checksum, and that the artifacts are those which
+    the signed sw-description lists, with their digests.
 
     Nothing is written. Ends with status 0 only if all of it is right.
     """
     import hashlib
 
-    from regraft.errors import UnlistedError, UsageError
-    from regraft.swupdate.bundle import DESCRIPTION, digests_named, read_bundle
+    from regraft.errors import UsageError
+    from regraft.swupdate.bundle import check_complete, read_bundle
+    from regraft.swupdate.description import parse
+    from regraft.swupdate.listing import check_digest, listed_digests
 
     choice = TrustChoice(key, key_aes, mode, purpose, signer_name)
     policy = choice.policy()
@@ -50,16 +52,14 @@ def command(
     artifacts = []
     with opened(bundle) as stream:
         reader = read_bundle(stream, policy, description_key=choice.description_key())
-        named = digests_named(reader.description)
+        listed = listed_digests(parse(reader.description))
         for artifact in reader.members():
             hasher = hashlib.sha256()
             for piece in artifact.pieces():
                 hasher.update(piece)
-            if hasher.digest() not in named:
-                raise UnlistedError(
-                    f"{artifact.name!r} has the sha256 {hasher.hexdigest()}, which {DESCRIPTION} does not name"
-                )
+            check_digest(artifact.name, hasher.digest(), listed)
             artifacts.append({"name": artifact.name, "size": artifact.size, "sha256": hasher.hexdigest()})
+    check_complete(listed, {str(found["name"]) for found in artifacts})
     signer = reader.signer
     assert signer is not None  # noqa: S101 - read_bundle with a policy returns a signer or raises
     if as_json:

@@ -125,6 +125,55 @@ fn periods_of_matching_windows() {
     }
 }
 
+/// Bytes that, repeated, match every `period` positions, first at the 48th.
+fn dense(period: usize) -> Vec<u8> {
+    let units = noise(1 << 20, 14);
+    for unit in units.chunks_exact(period) {
+        let data: Vec<u8> = unit.iter().copied().cycle().take(48 + period).collect();
+        let mut found = Vec::new();
+        crate::buzhash::matches_in(&data, 47, data.len(), &mut found);
+        if let Some(at) = found.first() {
+            return data[at - 47..][..period].to_vec();
+        }
+    }
+    panic!("2**20 tries find about 32");
+}
+
+#[test]
+fn a_byte_fed_twice_hides_what_matches_within_the_window() {
+    for period in [5, 16, 23, 24, 31, 45, 46, 47] {
+        let unit = dense(period);
+        for before in [0, 1, 20, 8000, 8145] {
+            let mut data = vec![1; before];
+            data.extend(unit.iter().cycle().take(30_000));
+            assert!(check(&data) > 1);
+        }
+    }
+}
+
+/// A match at 47; one at 62 only in the window that holds byte 47 twice; and one of the data at 103, which disappears if
+/// byte 62 is fed twice too.
+#[test]
+fn what_is_refused_while_a_byte_is_there_twice_is_fed_twice_too() {
+    #[rustfmt::skip]
+    let bytes = [
+        0xbf, 0xde, 0xf3, 0x79, 0x70, 0xef, 0x9e, 0xa4, 0xc0, 0xef, 0x31, 0xdf, 0x31, 0x9d, 0x88, 0x39,
+        0x6f, 0x6c, 0x5f, 0xb3, 0xe7, 0x49, 0xb8, 0x9f, 0xcb, 0x6e, 0x8e, 0x6d, 0xb6, 0x2a, 0xf0, 0xa4,
+        0x97, 0x84, 0xb2, 0xa2, 0x4b, 0x49, 0x64, 0xdf, 0x02, 0xfb, 0x38, 0xf2, 0x19, 0xe5, 0xfc, 0x85,
+        0xc7, 0x19, 0x79, 0x58, 0xd8, 0x71, 0x26, 0x58, 0x3e, 0x44, 0x34, 0xc7, 0x96, 0x1f, 0x18, 0x4d,
+        0x3c, 0x95, 0xb7, 0x9c, 0x9c, 0x70, 0x6e, 0xe5, 0xbb, 0xd7, 0x2e, 0xd3, 0x55, 0x16, 0x07, 0x95,
+        0xff, 0x9c, 0x13, 0x5c, 0xe4, 0xed, 0x2c, 0xcd, 0x71, 0x06, 0x13, 0xa1, 0x75, 0x16, 0x72, 0xdc,
+        0x22, 0x43, 0x4a, 0x64, 0x1c, 0x8d, 0x6a, 0x24, 0x6f, 0xec, 0x42, 0xd5, 0x9b,
+    ];
+    for before in 8192 - 103..8192 - 62 {
+        let mut data = vec![1; before];
+        data.extend(bytes);
+        data.resize(30_000, 0);
+        assert_eq!(check(&data), 2);
+        assert_eq!(definition(&data, true).0, [30_000]);
+    }
+}
+
 #[test]
 fn short_periods() {
     let bytes = noise(64, 13);
