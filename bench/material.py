@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -40,26 +41,36 @@ class Material:
     origin: str
 
     @property
+    def _key(self) -> str:
+        """What tells this pair from another: what is made of one must never be measured as the other's."""
+        told = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (self.old, self.new)]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+    @property
     def artifact(self) -> Path:
         """The new image as a zchunk file, in the folder that is served."""
         return _made(
-            OUT / "www" / "new.zck", self.new, lambda path: run([REGRAFT, "pack", "zck", self.new, "-o", path])
+            OUT / "www" / f"new-{self._key}.zck",
+            self.new,
+            lambda path: run([REGRAFT, "pack", "zck", self.new, "-o", path]),
         )
 
     @property
     def large(self) -> Path:
         """An image of 1 GiB: the pair end to end, again and again, with scattered edits that make most chunks new."""
-        return _made(OUT / "large.img", self.new, self._enlarge)
+        return _made(OUT / f"large-{self._key}.img", self.new, self._enlarge)
 
     @property
     def large_old(self) -> Path:
         """What precedes it: fewer edits."""
-        return _made(OUT / "large-old.img", self.new, self._enlarge)
+        return _made(OUT / f"large-old-{self._key}.img", self.new, self._enlarge)
 
     @property
     def large_artifact(self) -> Path:
         large = self.large
-        return _made(OUT / "www" / "large.zck", large, lambda path: run([REGRAFT, "pack", "zck", large, "-o", path]))
+        return _made(
+            OUT / "www" / f"large-{self._key}.zck", large, lambda path: run([REGRAFT, "pack", "zck", large, "-o", path])
+        )
 
     def _enlarge(self, path: Path) -> None:
         chance = random.Random(2)
@@ -70,7 +81,7 @@ class Material:
                 with source.open("rb") as image:
                     while piece := image.read(min(_MIB, LARGE - out.tell())):
                         content = bytearray(piece)
-                        if copy > 1 or "old" not in path.name:
+                        if copy > 1 or not path.name.startswith("large-old-"):
                             for _ in range(4):
                                 content[chance.randrange(len(content))] ^= 1 + copy
                         out.write(content)

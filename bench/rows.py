@@ -72,16 +72,17 @@ def index(material: Material, runs: int) -> Iterator[Row]:
         "index", "index a seed, against zck -u --compression-format=none", *_spreads(found), _speed_up(found), 5
     )
     told = [json.loads(run([*child, "rates"]).output) for _ in range(runs)]
-    best = max(told, key=lambda rates: rates["index"] / rates["sha256"])
+    told.sort(key=lambda rates: rates["index"] / rates["sha256"])
+    middle = told[len(told) // 2]
     yield at_least(
         "index-core",
         "index on one core, beside SHA-256 on that core",
-        f"{best['index'] / 1e9:.2f} GB/s",
-        f"{best['sha256'] / 1e9:.2f} GB/s",
-        best["index"] / best["sha256"],
+        f"{middle['index'] / 1e9:.2f} GB/s",
+        f"{middle['sha256'] / 1e9:.2f} GB/s",
+        middle["index"] / middle["sha256"],
         0.4,
     )
-    yield Row("index-all", "index on all cores, in process", f"{best['all'] / 1e9:.2f} GB/s", "")
+    yield Row("index-all", "index on all cores, in process", f"{middle['all'] / 1e9:.2f} GB/s", "")
 
 
 def install(material: Material, runs: int) -> Iterator[Row]:
