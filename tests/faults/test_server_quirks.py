@@ -466,7 +466,8 @@ def test_content_length_smaller_than_the_range() -> None:
         exchange.reply(206, [content_range(exchange, (start, end))], CONTENT[start:end], length=(end - start) // 2 + 1)
         exchange.close()
 
-    limits = replace(LIMITS, low_speed_time=1e9)
+    # How often a connection that is about to close is used again, in vain, depends on how busy this machine is.
+    limits = replace(LIMITS, low_speed_time=1e9, retries=40)
     with serving(script, limits=limits, timing=Clock().timing()) as (server, fetcher):
         check(fetcher.open(server.url + "/f"))
 
@@ -563,15 +564,13 @@ def test_gzip_by_a_proxy_of_ranges_leads_to_the_whole_file() -> None:
 
 
 def test_gzip_of_a_small_file_is_undone_and_a_bomb_is_bounded() -> None:
+    bomb, small = gzip.compress(bytes(50 << 20)), gzip.compress(CONTENT)
     with (
-        serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], gzip.compress(bytes(50 << 20)))) as (
-            server,
-            fetcher,
-        ),
+        serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], bomb)) as (server, fetcher),
         pytest.raises(LimitError),
     ):
         fetcher.get(server.url + "/f", 1 << 20)
-    with serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], gzip.compress(CONTENT))) as (server, fetcher):
+    with serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], small)) as (server, fetcher):
         assert fetcher.get(server.url + "/f", len(CONTENT)) == CONTENT
 
 
