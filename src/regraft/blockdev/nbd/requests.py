@@ -12,14 +12,15 @@ from regraft.limits import DEFAULT, Limits
 _RECEIVED = 64 << 10  # bytes taken from a socket at once
 
 _WRITES = frozenset((Command.WRITE, Command.TRIM, Command.WRITE_ZEROES))
-#: Command flags by command. FUA is allowed on all of them, since it was offered.
+#: Command flags by command, as plain numbers: the complement of an IntFlag has only the flags that have names.
+#: FUA is allowed on all of them, since it was offered.
 _FLAGS: dict[int, int] = {
-    Command.READ: Flag.FUA | Flag.DF,
-    Command.WRITE: Flag.FUA,
-    Command.FLUSH: Flag.FUA,
-    Command.TRIM: Flag.FUA,
-    Command.WRITE_ZEROES: Flag.FUA | Flag.NO_HOLE | Flag.FAST_ZERO,
-    Command.BLOCK_STATUS: Flag.FUA | Flag.REQ_ONE,
+    Command.READ: int(Flag.FUA | Flag.DF),
+    Command.WRITE: int(Flag.FUA),
+    Command.FLUSH: int(Flag.FUA),
+    Command.TRIM: int(Flag.FUA),
+    Command.WRITE_ZEROES: int(Flag.FUA | Flag.NO_HOLE | Flag.FAST_ZERO),
+    Command.BLOCK_STATUS: int(Flag.FUA | Flag.REQ_ONE),
 }
 
 
@@ -101,8 +102,8 @@ def judge(session: Session, request: Request, *, limits: Limits = DEFAULT) -> Er
         return Error.EPERM
     if command == Command.FLUSH:
         return Error.OK
-    aligned = session.export.blocks.minimum - 1
-    if offset + length > session.export.size or (offset | length) & aligned:
+    misaligned = session.export.blocks.minimum - 1
+    if offset + length > session.export.size or (offset | length) & misaligned:
         return Error.EINVAL
     if command == Command.READ:
         wrong = length > limits.nbd_request_size or (flags & Flag.DF and not session.structured)
