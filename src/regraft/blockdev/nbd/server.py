@@ -157,6 +157,12 @@ class Server:
             self._begin(connection)
         self.start()
 
+    def abandon(self) -> None:
+        """Let the listening sockets go, without removing their paths: another process has them."""
+        for listener in self.listeners:
+            listener.close()
+        self.listeners.clear()
+
     def _connection(
         self, client: socket.socket, session: Session | None = None, remains: Remains | None = None
     ) -> Connection:
