@@ -53,6 +53,7 @@ def command(
 
     Each is an export of its own, named like the file. Prints the URI of each, by which NBD clients find it.
     """
+    from regraft.blockdev.nbd.exports import Exports
     from regraft.blockdev.nbd.server import Server
     from regraft.blockdev.nbd.tls import server_context
 
@@ -68,8 +69,8 @@ def command(
         for row, image in enumerate(images):
             exports.append(_open(image, names[row] if row < len(names) else ""))
             stack.callback(exports[-1].close)
-        listener = _listen(path, host, port)
-        server = Server(exports, [listener], tls=tls, report=say)
+        named = Exports(exports)  # before anyone can connect
+        server = Server(named, [_listen(path, host, port)], tls=tls, report=say)
         over = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: over.set())
