@@ -35,6 +35,9 @@ class _Disk:
             raise SourceError("a bad block")
         view[:] = b"\xaa" * len(view)
 
+    def direct(self, offset: int, length: int) -> int:
+        return -1
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         assert length
         assert 0 <= offset <= self.size - length

@@ -65,6 +65,11 @@ class Export(Protocol):
         never a part, never zeros for bytes that could not be had."""
         ...
 
+    def direct(self, offset: int, length: int) -> int:
+        """The descriptor of a file that has these very bytes at the same offset, so that they can be sent without being
+        copied; -1 if there is none, or if it must be `read_into` that reads them, e.g. to verify them."""
+        ...
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What `length` bytes from `offset` on consist of: in order, exactly that many bytes, no extent empty."""
         ...
@@ -82,6 +87,7 @@ class FileExport:
     def __init__(self, path: str, *, name: str = "") -> None:
         self._medium = open_source(path)
         self._descriptor = self._medium.fileno()
+        self._device = self._medium.is_device
         self.size = self._medium.size
         self.name = name or os.path.basename(path)
         self.description = ""
@@ -95,6 +101,9 @@ class FileExport:
             done += self._medium.read_into(offset + done, view[done:])
         if done != len(view):
             raise SourceError(f"read {self._medium.name} at {offset}: {len(view)} bytes wanted, {done} there")
+
+    def direct(self, offset: int, length: int) -> int:
+        return self._descriptor if self._device or os.fstat(self._descriptor).st_size >= offset + length else -1
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         # Asked of the file system every time: a hole that was filled since must not be served as zeros.

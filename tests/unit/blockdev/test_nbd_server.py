@@ -530,6 +530,43 @@ def test_a_file_that_is_truncated_gives_eio_not_zeros(bench: Make, tmp_path: Pat
     export.close()
 
 
+class ShortFileExport(PatternExport):
+    """Says that a file has all of its bytes; but that ends after 100,000."""
+
+    file = -1
+
+    def direct(self, offset: int, length: int) -> int:
+        return self.file
+
+
+@pytest.mark.parametrize("broken", [range(0), range(600_000, 600_001), range(100_000, 100_001)])
+def test_a_file_that_ends_while_it_is_sent(bench: Make, tmp_path: Path, broken: range) -> None:
+    disk = ShortFileExport(broken=broken)
+    (tmp_path / "short").write_bytes(disk.content[:100_000])
+    with (tmp_path / "short").open("rb") as file:
+        disk.file = file.fileno()
+        client = bench(disk).attached()
+        answer = client.command(READ, 0, MIB)
+        assert answer.error == (EIO if broken else 0)
+        if not broken:
+            assert answer.data(0, MIB) == disk.content
+        assert client.command(READ, 0, 90_000).data(0, 90_000) == disk.content[:90_000]
+
+
+def test_pipelined_reads_of_all_sizes_from_a_file(bench: Make, tmp_path: Path) -> None:
+    content = PatternExport().content
+    (tmp_path / "image").write_bytes(content)
+    export = FileExport(str(tmp_path / "image"))
+    client = bench(export).attached()
+    ranges = [(at * 7919 % 500_000, (1, 4096, 40_000, 131_072, 500_000)[at % 5]) for at in range(60)]
+    client.say(b"".join(request(READ, *both, cookie=row) for row, both in enumerate(ranges)))
+    for row, (offset, length) in enumerate(ranges):
+        answer = client.answer()
+        assert answer.cookie == row
+        assert answer.data(offset, length) == content[offset : offset + length]
+    export.close()
+
+
 def test_files_that_cannot_be_served(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(SourceError):

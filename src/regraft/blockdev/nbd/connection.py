@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 import struct
@@ -24,6 +26,7 @@ _LINGER = 1.0  # seconds for a client to take the last answers
 _TIMEVAL = struct.Struct("@ll")
 _SOCKET_BUFFER = 1 << 20
 _HANDSHAKE_RECEIVED = 4096
+_OF_FILES = (errno.EIO, errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOMEM)  # errors that are not the socket's
 
 
 class Asked(Enum):
@@ -136,8 +139,29 @@ class Connection:
             except (BlockingIOError, TimeoutError) as error:
                 if isinstance(error, TimeoutError) and error.errno is not None:
                     raise
-                if time.monotonic() > min(self._deadline, self._handshake_end):
-                    raise _GoneError from None
+                self._check_time()
+
+    def _send_file(self, descriptor: int, offset: int, count: int) -> int:
+        """How many bytes could be sent; fewer if the file is not as long, cannot be read, or not be sent this way."""
+        done = 0
+        while done < count:
+            try:
+                sent = os.sendfile(self._socket.fileno(), descriptor, offset + done, count - done)
+            except BlockingIOError:
+                self._check_time()
+                continue
+            except OSError as error:
+                if error.errno in _OF_FILES:
+                    break
+                raise
+            if not sent:
+                break
+            done += sent
+        return done
+
+    def _check_time(self) -> None:
+        if time.monotonic() > min(self._deadline, self._handshake_end):
+            raise _GoneError
 
     def _shake_hands(self) -> Session:
         self._handshake_end = time.monotonic() + self._limits.nbd_handshake_time
@@ -172,7 +196,8 @@ class Connection:
         self._socket.settimeout(_TICK)
 
     def _transmit(self, session: Session) -> None:
-        replies = Replies(session, self._send, self._report_failure, limits=self._limits)
+        send_file = None if isinstance(self._socket, ssl.SSLSocket) else self._send_file
+        replies = Replies(session, self._send, self._report_failure, send_file=send_file, limits=self._limits)
         early = self.remains.header  # of a client that did not wait, perhaps many requests
         requests = Requests(Remains(b"", self.remains.skip, self.remains.write), limits=self._limits)
         while early:

@@ -60,8 +60,11 @@ class Replies:
         send: Callable[[memoryview], None],
         report: Callable[[RegraftError], None],
         *,
+        send_file: Callable[[int, int, int], int] | None = None,
         limits: Limits = DEFAULT,
     ) -> None:
+        """`send_file` sends from a descriptor, an offset, so many bytes; it gives how many it could read there."""
+        self._send_file = send_file
         self._session = session
         self._export = session.export
         self._structured = session.structured
@@ -122,11 +125,14 @@ class Replies:
         elif command == Command.READ and length:
             self._read(cookie, offset, length, bool(flags & Flag.DF))
         elif command == Command.READ and self._structured:
-            at = self._reserve(CHUNK.size)
-            CHUNK.pack_into(self._buffer, at, CHUNK_MAGIC, DONE, Chunk.NONE, cookie, 0)
-            self._used = at + CHUNK.size
+            self._done(cookie)
         else:
             self._simple(cookie, Error.OK)
+
+    def _done(self, cookie: int) -> None:
+        at = self._reserve(CHUNK.size)
+        CHUNK.pack_into(self._buffer, at, CHUNK_MAGIC, DONE, Chunk.NONE, cookie, 0)
+        self._used = at + CHUNK.size
 
     def _simple(self, cookie: int, error: Error) -> None:
         at = self._reserve(SIMPLE.size)
@@ -203,6 +209,12 @@ class Replies:
                 if hole:
                     self._hole(cookie, start, stop - start, DONE if stop == end else 0)
                     continue
+                if self._send_file and stop - start > _SMALL:
+                    descriptor = self._export.direct(start, stop - start)
+                    if descriptor >= 0:
+                        if not self._file_chunk(cookie, descriptor, start, stop - start, stop == end):
+                            return
+                        continue
                 for piece in range(start, stop, most):
                     size = min(most, stop - piece)
                     if not self._read_chunk(cookie, piece, size, DONE if piece + size == end else 0):
@@ -210,6 +222,35 @@ class Replies:
         except RegraftError as error:
             self._report(error)
             self._error(cookie, Error.EIO, True)
+
+    def _file_chunk(self, cookie: int, descriptor: int, offset: int, length: int, last: bool) -> bool:
+        """One chunk of data straight from a file. False if it failed: the reply has then ended.
+
+        Its header promises the data before they are read, so it is not yet the end of the reply: if they cannot be read
+        the chunk is filled up, and an error follows that makes it void.
+        """
+        if self._send_file is None:
+            return False
+        at = self._reserve(CHUNK_DATA.size)
+        CHUNK_DATA.pack_into(self._buffer, at, CHUNK_MAGIC, 0, _DATA, cookie, 8 + length, offset)
+        self._used = at + CHUNK_DATA.size
+        self.flush()
+        end = offset + length
+        offset += self._send_file(descriptor, offset, length)
+        failed = False
+        while offset < end:  # not all could be sent that way
+            size = min(end - offset, len(self._buffer))
+            if failed or not self._load(offset, 0, size):
+                failed = True
+                self._view[:size] = bytes(size)
+            self._used = size
+            self.flush()
+            offset += size
+        if failed:
+            self._error(cookie, Error.EIO, True)
+        elif last:
+            self._done(cookie)
+        return not failed
 
     def _merged(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
         """Neighbours that are holes, or are not, as one: hole?, start, stop."""
