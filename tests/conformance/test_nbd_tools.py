@@ -303,7 +303,7 @@ def test_the_server_stays_small(served: Served) -> None:
     assert int(peak[1]) * 1024 < 64 * MIB
 
 
-def test_nothing_of_a_test_is_left_behind(folder: Path) -> None:
+def test_the_socket_is_removed_at_the_end(folder: Path) -> None:
     with serving(str(folder / "disk.img"), "--socket", str(folder / "other")) as (announced, _):
         assert os.path.exists(folder / "other")
         assert announced[0]["kind"] == "export"
