@@ -50,6 +50,15 @@ class Limits:
     request_size: int = 8 * MIB  #: bytes asked for at once
     part_header: int = 8 * KIB  #: of one part of a multipart answer
 
+    # network block devices
+    nbd_connections: int = 64  #: open at once; more are closed as they come
+    nbd_handshake_time: float = 30.0  #: until a client must have chosen its export
+    nbd_options: int = 1000  #: of one handshake
+    nbd_option_size: int = 64 * KIB  #: payload of one option
+    nbd_request_size: int = 32 * MIB  #: payload of one request
+    nbd_reply_buffer: int = 320 * KIB  #: of one connection
+    nbd_extents: int = 8192  #: in one answer to a block status request
+
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once

@@ -49,6 +49,9 @@ class FileMedium:
     def name(self) -> str:
         return self._name
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     @property
     def size(self) -> int:
         if self.is_device:
