@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error regraft raises on purpose: a class per cure, each with its exit status.
 
-RegraftError                     1
+RegraftError                     1   any other failure
 ├── UsageError                   2   the command line or a configuration is wrong
 ├── FormatError                 10   bytes that are not what they claim to be
 │   └── UnsupportedError        11   valid, but a feature regraft does not have
 ├── LimitError                  12   a length, count or depth above its maximum in `limits`
-├── VerificationError           20
+├── VerificationError           20   not what was signed, or a part that nothing signed covers
 │   ├── SignatureError          21   missing, empty, wrong, or by nobody trusted
 │   ├── DigestError             22   bytes that differ from their signed digest
 │   └── UnlistedError           23   an artifact without an entry or a digest in signed metadata

@@ -14,36 +14,36 @@ class Limits:
     """Maxima; sizes in bytes, times in seconds, the rest are counts. Defaults suit a device with 128 MiB of RAM."""
 
     # images and chunks
-    image_size: int = 1 << 44
+    image_size: int = 1 << 44  #: of an image, decoded
     chunk_size: int = 16 * MIB  #: decoded bytes of one unit
     stored_size: int = 17 * MIB  #: stored bytes of one unit
-    chunks: int = 4_000_000
-    dictionary_size: int = 4 * MIB
+    chunks: int = 4_000_000  #: of one image
+    dictionary_size: int = 4 * MIB  #: of a zstd dictionary
     header_size: int = 256 * MIB  #: of a chunked artifact; read in pieces, held as columns
-    optional_elements: int = 64
-    optional_element_size: int = MIB
-    zstd_window_log: int = 24  #: 16 MiB: all that zstd uses without --ultra or --long
+    optional_elements: int = 64  #: of one zchunk header
+    optional_element_size: int = MIB  #: of each of them
+    zstd_window_log: int = 24  #: a frame may ask for 2 to this power bytes of window: 16 MiB, as much as zstd -19 does
     xz_memory: int = 80 * MIB  #: what xz -9 needs is 65 MiB
     chunker_window: int = 4096  #: bytes under the rolling hash of a chunker; those in use have 16 to 64
     metadata: int = 1024  #: entries of a bita archive
 
     # bundles
-    description_size: int = MIB
-    signature_size: int = 64 * KIB
+    description_size: int = MIB  #: of an sw-description
+    signature_size: int = 64 * KIB  #: of its signature
     artifacts: int = 1024  #: entries of one cpio archive
-    name_length: int = 255
+    name_length: int = 255  #: of a name in an archive
     trailing_padding: int = 64 * KIB  #: zeros behind an archive's trailer
     nesting: int = 32  #: depth of groups, lists and references in an sw-description
     settings: int = 65_536  #: values in an sw-description
-    string_length: int = 256 * KIB
-    certificates: int = 32
+    string_length: int = 256 * KIB  #: of one value in an sw-description
+    certificates: int = 32  #: in a file of trusted ones, or in a signature
 
     # transport
-    connections: int = 4
+    connections: int = 4  #: to one server at once
     retries: int = 8  #: tries of one request before its error counts
-    redirects: int = 5
-    idle_timeout: float = 60.0
-    connect_timeout: float = 20.0
+    redirects: int = 5  #: followed for one request
+    idle_timeout: float = 60.0  #: without a byte, until a connection is given up
+    connect_timeout: float = 20.0  #: until a connection must stand
     retry_wait: float = 120.0  #: longest wait between two tries, whatever Retry-After says
     low_speed: int = 64  #: bytes per second below which a transfer counts as stalled ...
     low_speed_time: float = 60.0  #: ... when it lasts this long
@@ -51,14 +51,23 @@ class Limits:
     server_ranges: int = 512  #: that our own server takes in one request; above that it sends the whole file
     range_header: int = 7 * KIB  #: characters of one Range header: common servers refuse 8 KiB
     request_size: int = 8 * MIB  #: bytes asked for at once
-    part_header: int = 8 * KIB
+    part_header: int = 8 * KIB  #: of one part of a multipart answer
+
+    # network block devices
+    nbd_connections: int = 64  #: open at once; more are closed as they come
+    nbd_handshake_time: float = 30.0  #: until a client must have chosen its export
+    nbd_options: int = 1000  #: of one handshake
+    nbd_option_size: int = 64 * KIB  #: payload of one option
+    nbd_request_size: int = 32 * MIB  #: payload of one request
+    nbd_reply_buffer: int = 320 * KIB  #: of one connection
+    nbd_extents: int = 8192  #: in one answer to a block status request
 
     # execution
-    buffer: int = 16 * MIB  #: bytes in flight between threads
+    buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
     journal_interval: float = 1.0  #: time between two durable records
     journal_bytes: int = 64 * MIB  #: bytes written between two durable records
-    journal_size: int = 64 * MIB
+    journal_size: int = 64 * MIB  #: of the file
 
 
 DEFAULT = Limits()

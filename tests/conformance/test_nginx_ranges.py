@@ -6,15 +6,12 @@ from __future__ import annotations
 import http.client
 import random
 import re
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tools import tool
+from servers import nginx
 
 from regraft.engine.ranges import Range
 from regraft.server.static import StaticServer
@@ -24,32 +21,6 @@ from regraft.transports.multipart import MultipartParser
 
 CONTENT = random.Random(11).randbytes(3_000_000)
 RANGES = [Range(offset, 2000 + offset % 5000) for offset in range(0, 2_900_000, 29_000)]
-
-
-@contextmanager
-def nginx(folder: Path, setting: str, *, within: str = "") -> Iterator[str]:
-    program = tool("nginx")
-    work = folder / "nginx"
-    work.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    temporary = "".join(f"{kind}_temp_path {work};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    (work / "conf").write_text(
-        f"daemon off; master_process off; pid {work}/pid; error_log {work}/error.log; events {{}}\n"
-        f"http {{ {temporary} access_log off; {within}\n"
-        f"server {{ listen 127.0.0.1:{port}; root {folder}/www; {setting} }} }}\n"
-    )
-    with subprocess.Popen([program, "-c", f"{work}/conf", "-p", str(work), "-e", f"{work}/error.log"]) as process:
-        try:
-            for _ in range(200):
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.02)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 @pytest.fixture

@@ -100,8 +100,12 @@ def test_200_to_every_request_is_asked_for_without_ranges_in_the_end() -> None:
 def test_only_the_first_range_leads_to_one_per_request(ordered: bool) -> None:
     source, server = run(lambda exchange: exchange.single(exchange.spans[0]), ordered=ordered)
     assert source.stats.level is Level.SINGLE
-    # the range that came with the first answer is not asked for again
-    assert len(server.log) == len(RANGES)
+    # The range that came with the first answer is not asked for again; how many of the others are joined across a gap
+    # depends on the link as measured, i.e. on how busy this machine is.
+    assert all(len(exchange.spans) == 1 for exchange in server.log[1:])
+    assert 1 < len(server.log) <= len(RANGES)
+    first = server.log[0].spans[0]
+    assert first not in [exchange.spans[0] for exchange in server.log[1:]]
 
 
 def test_parts_coalesced_into_one_part() -> None:
@@ -323,6 +327,36 @@ def test_cut_in_the_middle(count: int) -> None:
     assert again <= LENGTH - max(0, count - 120 * len(RANGES))
 
 
+@pytest.mark.slow
+def test_cut_at_hundreds_of_points_costs_no_more_than_what_was_cut() -> None:
+    for count in range(0, LENGTH + 120 * len(RANGES), 37):
+        with serving(cut_after(count, 1), timing=Clock().timing()) as (server, fetcher):
+            source = check(fetcher.open(server.url + "/f"))
+            # headers of parts come again, and the delimiters; data does not
+            assert source.stats.bytes <= LENGTH + 2 * 130 * len(RANGES)
+            assert len(server.log) <= 2
+
+
+def test_cut_within_the_headers_is_never_taken_for_an_answer() -> None:
+    ranges = RANGES[:1]
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes 1000-1599/200000\r\n"
+    head += b'Content-Length: 600\r\nETag: "abcdef"\r\n\r\n'
+    assert ranges == [Range(1000, 600)]
+
+    def script(exchange: Exchange) -> None:
+        if exchange.number % 2:
+            exchange.send(head + CONTENT[1000:1600])
+        else:
+            exchange.send(head[: exchange.number // 2])
+            exchange.close()
+
+    with serving(script, timing=Clock().timing()) as (server, fetcher):
+        for _ in range(len(head)):
+            source = check(fetcher.open(server.url + "/f"), ranges)
+            assert source.stats.requests == 2
+            assert source.stats.level is Level.MANY
+
+
 def test_cut_again_and_again_with_progress_never_gives_up() -> None:
     source, server = run(cut_after(5000, 1000))
     assert len(server.log) > LIMITS.retries
@@ -385,7 +419,7 @@ def test_headers_that_trickle_are_given_up() -> None:
 
     limits = replace(LIMITS, connect_timeout=0.3, retries=1)
     began = time.monotonic()
-    with serving(script, limits=limits) as (server, fetcher), pytest.raises(TransportError):
+    with serving(script, limits=limits) as (server, fetcher), pytest.raises(StallError):
         list(fetcher.open(server.url + "/f").fetch(RANGES))
     assert time.monotonic() - began < 5
 
@@ -432,7 +466,10 @@ def test_content_length_smaller_than_the_range() -> None:
         exchange.reply(206, [content_range(exchange, (start, end))], CONTENT[start:end], length=(end - start) // 2 + 1)
         exchange.close()
 
-    run(script)
+    # How often a connection that is about to close is used again, in vain, depends on how busy this machine is.
+    limits = replace(LIMITS, low_speed_time=1e9, retries=40)
+    with serving(script, limits=limits, timing=Clock().timing()) as (server, fetcher):
+        check(fetcher.open(server.url + "/f"))
 
 
 @pytest.mark.parametrize("length", ["-5", "abc", "1e9", "9" * 40])
@@ -527,15 +564,13 @@ def test_gzip_by_a_proxy_of_ranges_leads_to_the_whole_file() -> None:
 
 
 def test_gzip_of_a_small_file_is_undone_and_a_bomb_is_bounded() -> None:
+    bomb, small = gzip.compress(bytes(50 << 20)), gzip.compress(CONTENT)
     with (
-        serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], gzip.compress(bytes(50 << 20)))) as (
-            server,
-            fetcher,
-        ),
+        serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], bomb)) as (server, fetcher),
         pytest.raises(LimitError),
     ):
         fetcher.get(server.url + "/f", 1 << 20)
-    with serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], gzip.compress(CONTENT))) as (server, fetcher):
+    with serving(lambda e: e.reply(200, ["Content-Encoding: gzip"], small)) as (server, fetcher):
         assert fetcher.get(server.url + "/f", len(CONTENT)) == CONTENT
 
 
@@ -828,7 +863,8 @@ def test_memory_in_flight_is_bounded_and_order_never_blocks() -> None:
                 check(fetcher.open(server.url + "/f"), ranges, ordered=True)
 
 
-def test_order_with_failures_and_a_tiny_buffer_never_blocks() -> None:
+@both_orders
+def test_failures_of_all_kinds_with_a_tiny_buffer_never_block(ordered: bool) -> None:
     chance = random.Random(5)
     lock = threading.Lock()
 
@@ -846,8 +882,9 @@ def test_order_with_failures_and_a_tiny_buffer_never_blocks() -> None:
 
     ranges = [Range(offset, 900) for offset in range(0, 200_000, 1000)]
     for _ in range(5):
-        with serving(script, limits=replace(LIMITS, buffer=2500, retries=50)) as (server, fetcher):
-            check(fetcher.open(server.url + "/f"), ranges, ordered=True)
+        limits = replace(LIMITS, buffer=2500, retries=50, low_speed_time=1e9)
+        with serving(script, limits=limits, timing=Clock().timing()) as (server, fetcher):
+            check(fetcher.open(server.url + "/f"), ranges, ordered=ordered)
 
 
 def test_a_slow_caller_holds_the_stream_back_without_harm() -> None:
@@ -934,3 +971,29 @@ def test_get() -> None:
         fetcher.get(server.url + "/f", len(CONTENT) - 1)
     with serving(lambda e: e.reply(404)) as (server, fetcher), pytest.raises(StatusError):
         fetcher.get(server.url + "/f", 10)
+
+
+def test_proxy_is_asked_with_its_own_credentials_only() -> None:
+    with QuirkyServer(CONTENT) as proxy:
+        policy = Policy(proxy=proxy.url.replace("//", "//me:pass@"))
+        with Fetcher(policy, LIMITS, timing=BRISK) as fetcher:
+            check(fetcher.open("http://files.example/f"))
+        assert proxy.log[0].path == "http://files.example/f"
+        assert proxy.log[0].headers["proxy-authorization"] == "Basic bWU6cGFzcw=="
+        assert "authorization" not in proxy.log[0].headers
+
+
+def test_proxy_that_wants_credentials() -> None:
+    with QuirkyServer(CONTENT, lambda e: e.reply(407)) as proxy:
+        policy = Policy(environment={"http_proxy": proxy.url})
+        with Fetcher(policy, LIMITS, timing=BRISK) as fetcher, pytest.raises(StatusError) as caught:
+            fetcher.get("http://files.example/f", 10)
+        assert caught.value.status == 407
+        assert "proxy" in caught.value.cure
+
+
+def test_nobody_listens() -> None:
+    with QuirkyServer(CONTENT) as server:
+        url = server.url
+    with Fetcher(limits=LIMITS, timing=BRISK) as fetcher, pytest.raises(TransportError):
+        list(fetcher.open(url + "/f").fetch(RANGES))

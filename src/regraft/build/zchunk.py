@@ -88,9 +88,12 @@ class _Compressors:
 
     def compress(self, data: Buffer) -> bytes:
         context: _Context | None = getattr(self._local, "context", None)
-        if context is None:
-            context = self._local.context = self._make()
-        return context.compress(data)
+        try:
+            if context is None:
+                context = self._local.context = self._make()
+            return context.compress(data)
+        except zstandard.ZstdError as error:  # a file that begins as a trained dictionary and is none
+            raise UsageError(f"zstd: {error}", cure="give another dictionary") from None
 
 
 def pack(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from regraft.cli._group import VerbGroup
+from regraft.cli._memory import be_frugal
 from regraft.cli._output import fail
 
 
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from regraft.errors import RegraftError, UsageError
 
+    be_frugal()
     group = VerbGroup("regraft", __path__, __name__)
     try:
         status = group.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)

@@ -27,7 +27,7 @@ workers_option = click.option(
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes with an optional suffix: k, M, G (decimal) or Ki, Mi, Gi."""
+    """A number above 0 with an optional suffix: k, M, G (decimal) or Ki, Mi, Gi."""
 
     name = "size"
     _UNITS: ClassVar[dict[str, int]] = {
@@ -47,9 +47,12 @@ class Size(click.ParamType[int]):
         number = text.rstrip("kmgib")
         unit = text[len(number) :].removesuffix("b") if text[len(number) :] != "b" else ""
         try:
-            return int(float(number) * self._UNITS[unit])
+            count = int(float(number) * self._UNITS[unit])
         except (ValueError, KeyError, OverflowError):
+            count = 0
+        if count <= 0:
             self.fail(f"{value!r} is not a size such as 500k, 20M or 1Gi", param, ctx)
+        return count
 
 
 def examples(*lines: str) -> str:

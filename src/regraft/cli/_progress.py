@@ -68,6 +68,7 @@ class Meter:
             self._phase, self._total = name, total
             self._begin = self._shown = time.monotonic()
             self._counts = dict.fromkeys(Origin, 0)
+            self._show()
 
     def advance(self, count: int, origin: Origin) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import regraft
+from regraft.cli._options import examples
 from regraft.cli._output import emit_json
 
 #: Distributions without which regraft does not work.
@@ -205,7 +206,10 @@ def _line(name: str, value: str) -> str:
     return f"  {name:22} {value}"
 
 
-@click.command(short_help="What is here, what is missing, and the cure.")
+@click.command(
+    short_help="What is here, what is missing, and the cure.",
+    epilog=examples("regraft doctor", "regraft doctor --json | jq .missing"),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
     """Show which kernels are active, the versions of Python and of the libraries, which tools, kernel features and

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import Size, examples, json_option, progress_option, workers_option
+from regraft.cli._options import Size, examples, json_option, progress_option, seed_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
 from regraft.cli.swu._bundle import TrustChoice, opened, trust_options
@@ -41,18 +41,27 @@ if TYPE_CHECKING:
 @click.option("-B", "--bootloader", type=click.Choice(["none"]), help="none: leave bootloader variables alone.")
 @click.option("-M", "--no-transaction-marker", is_flag=True, help="As with swupdate; regraft sets no marker yet.")
 @click.option("-m", "--no-state-marker", is_flag=True, help="As with swupdate; regraft sets no marker yet.")
+@click.option("--encrypted-description", is_flag=True, help="sw-description itself is encrypted, too, with -K.")
 @click.option("--unsigned", is_flag=True, help="Install without any verification of the publisher. For laboratories.")
 @click.option("--delta-url", "urls", multiple=True, metavar="ZCKFILE=URL", help="URL of a dynamic zckfile. Repeatable.")
 @click.option("--bandwidth", type=Size(), default="20M", show_default=True, help="For -n: bits per second of the link.")
 @click.option("--rtt", type=click.FloatRange(0, 60_000), default=100, show_default=True, help="For -n: round trip, ms.")
+@seed_option
 @network_options
 @workers_option
 @progress_option
 @click.option("-v", "--verbose", is_flag=True, help="Name the source of every chunk, as debug-chunks does.")
 @json_option
 def command(
-    bundle: str, network: Network, workers: int, progress: str, verbose: bool, as_json: bool, **options: Any
-) -> None:
+    bundle: str,
+    network: Network,
+    seeds: tuple[str, ...],
+    workers: int,
+    progress: str,
+    verbose: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Install BUNDLE on this device: verify the signature, select, check hardware and version, fetch, write, read back.
 
     Killed or cut off at any point, the same command continues. Handlers: raw, rawfile, delta (chained to these).
@@ -66,7 +75,12 @@ def command(
     link = Link(bandwidth=max(options["bandwidth"] / 8, 1), round_trip=options["rtt"] / 1000)
     with meter(progress) as shown, opened(bundle) as stream:
         context = Context(
-            connect=network.connect, progress=shown, workers=workers, urls=_urls(options["urls"]), link=link
+            connect=network.connect,
+            progress=shown,
+            workers=workers,
+            urls=_urls(options["urls"]),
+            seeds=seeds,
+            link=link,
         )
         prepared = installer.prepare(stream, device, keys, context)
         if options["only_check"]:
@@ -83,6 +97,9 @@ def command(
         return
     signer = str(prepared.signer) if prepared.signer else "NOT VERIFIED"
     say(f"release {prepared.description.version}, {signer}")
+    warnings = [text for forecast in forecasts for text in forecast.warnings]
+    for warning in warnings + [text for report in reports for text in report.warnings]:
+        say(f"warning: {warning}")
     for forecast in forecasts:
         _tell_forecast(forecast, link)
     for report in reports:
@@ -102,7 +119,10 @@ def _keys(options: dict[str, Any]) -> Any:
             "an update is installed from somebody trusted",
             cure="give the certificate or public key with -k (or --unsigned, in a laboratory)",
         )
-    return Keys(policy, choice.description_key())
+    aes = choice.description_key()
+    if options["encrypted_description"] and aes is None:
+        raise UsageError("an encrypted sw-description needs its key", cure="give the AES key file with -K")
+    return Keys(policy, aes, options["encrypted_description"])
 
 
 def _device(options: dict[str, Any]) -> Device:
@@ -166,6 +186,7 @@ def _facts(mode: str, prepared: Prepared, reports: list[Report], forecasts: list
             "target": forecast.target,
             "size": forecast.size,
             "cost": cost_facts(forecast.cost) if forecast.cost else None,
+            "warnings": list(forecast.warnings),
         }
         for forecast in forecasts
     ]
@@ -192,6 +213,7 @@ def _report_facts(report: Report) -> dict[str, Any]:
         "wire": report.wire,
         "requests": report.requests,
         "without_seeds": report.full,
+        "warnings": list(report.warnings),
     }
     if report.outcome is not None:
         outcome = report.outcome

@@ -9,8 +9,16 @@ import sys
 
 import click
 
+from regraft.cli._options import examples
 
-@click.command(help="Serve the files in DIR over HTTP with single and multiple byte ranges, until interrupted.")
+
+@click.command(
+    help="Serve the files in DIR over HTTP with single and multiple byte ranges, until interrupted.",
+    epilog=examples(
+        "regraft serve .",
+        "regraft serve /srv/updates --host 0.0.0.0 --port 80 --json | tee requests.log",
+    ),
+)
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -11,6 +12,7 @@ from regraft.cli._network import Network, network_options
 from regraft.cli._options import examples, json_option, progress_option, seed_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
+from regraft.errors import UsageError
 
 
 @click.command(
@@ -34,7 +36,7 @@ def command(
 
     Interrupted, the same command continues. The image is read back and compared before the command succeeds.
     """
-    from regraft.cli._artifact import open_artifact
+    from regraft.cli._artifact import is_url, open_artifact
     from regraft.engine.apply import apply
     from regraft.engine.files import open_target
     from regraft.engine.match import match
@@ -42,6 +44,8 @@ def command(
     from regraft.engine.state import state_of
     from regraft.engine.stream import Streamer
 
+    if not is_url(file) and os.path.exists(output) and os.path.exists(file) and os.path.samefile(file, output):
+        raise UsageError(f"{output} is the artifact itself", cure="unpack to another file")
     with meter(progress) as shown, open_artifact(file, network) as artifact:
         recipe = artifact.recipe
         algorithm = recipe.matchable

@@ -25,7 +25,7 @@ from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm
 
 #: New bytes given to a chunker at once: large enough to split over the cores, small enough to stay in their caches.
-BATCH = 8 << 20
+BATCH = 4 << 20
 
 #: The same for chunkers that may leave long chunks open, which stay in memory too.
 SMALL_BATCH = 1 << 20

@@ -36,7 +36,10 @@ class Cost:
 
 
 #: Resident size of the interpreter with the device side's modules, measured on x86-64.
-_INTERPRETER = 34 << 20
+_INTERPRETER = 36 << 20
+
+#: What the columns of a plan take, beside those of its recipe and while they are matched; buffers of all threads.
+_COPIES, _BATCHES = 3, 8
 
 
 def forecast(
@@ -70,7 +73,7 @@ def forecast(
         fetched_image=bytes_by_kind[Kind.DATA] + bytes_by_kind[Kind.PATCH],
         full=sum(units.stored),
         scratch=_journal_bound(len(table)),
-        memory=_INTERPRETER + _columns(plan) + limits.buffer // 2,
+        memory=_INTERPRETER + _COPIES * _columns(plan) + limits.buffer + _BATCHES * limits.batch,
         seconds=(transfer / link.bandwidth + link.round_trip) if requests else 0.0,
     )
 

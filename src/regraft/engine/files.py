@@ -49,6 +49,9 @@ class FileMedium:
     def name(self) -> str:
         return self._name
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     @property
     def size(self) -> int:
         if self.is_device:
@@ -131,7 +134,7 @@ class FileMedium:
 def open_source(path: str) -> FileMedium:
     """A seed or base, for reading. Raises SourceError."""
     with _failing_as(SourceError, f"open {path}"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its other end
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
         os.close(descriptor)
@@ -191,14 +194,16 @@ class FileDirectory:
         return True
 
     def open(self, name: str) -> Medium:
+        if not self.exists(name):
+            raise FileNotFoundError(f"{self.path}/{name}")
         return self._open(name, os.O_RDWR)
 
     def create(self, name: str) -> Medium:
-        with _failing_as(MediumError, f"create {self.path}/{name}"):
-            return self._open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        return self._open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def _open(self, name: str, flags: int) -> FileMedium:
-        descriptor = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=self._descriptor)
+        with _failing_as(MediumError, f"open {self.path}/{name}"):
+            descriptor = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=self._descriptor)
         return FileMedium(descriptor, f"{self.path}/{name}")
 
     def replace(self, old: str, new: str) -> None:
@@ -206,7 +211,7 @@ class FileDirectory:
             os.replace(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def remove(self, name: str) -> None:
-        with suppress(FileNotFoundError), _failing_as(MediumError, f"remove {self.path}/{name}"):
+        with _failing_as(MediumError, f"remove {self.path}/{name}"), suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._descriptor)
 
     def sync_directory(self) -> None:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from regraft.model import Algorithm, Index, Kind, Op, OpTable, Plan, Recipe
+from regraft.model import Algorithm, DigestColumn, Index, Kind, Op, OpTable, Plan, Recipe
 from regraft.model.table import ZERO
 
 
@@ -23,39 +24,56 @@ def match(recipe: Recipe, seeds: Sequence[tuple[str, Index]]) -> Plan:
     if algorithm is None:
         return Plan(recipe, rows, names)
     table = OpTable(algorithm)
-    known = _lookup(seeds, algorithm, set(rows.digests))
+    chunks = _Chunks(rows.digests)
+    chunks.look_in(seeds)
     zeros = _zero_digests(recipe)
-    first_unit: dict[bytes, Op] = {}
     for row, digest in enumerate(rows.digests):
         length = rows.length(row)
         own = list(rows.ops(row))
         better: list[Op] = []
         if zeros.get(length) == digest:
             better.append(ZERO)
-        found = known.get(digest)
-        if found is not None and found[2] == length:
-            better.append(Op(Kind.COPY, source=found[0], at=found[1]))
+        number = chunks.number[digest]
+        source = chunks.seed[number]
+        if source >= 0 and chunks.length[number] == length:
+            better.append(Op(Kind.COPY, source=source, at=chunks.at[number]))
         if own[0].kind is Kind.DATA:
-            earlier = first_unit.setdefault(digest, own[0])
-            if earlier is not own[0]:
+            if chunks.first[number] < 0:
+                chunks.first[number] = row
+            elif (earlier := rows.op(rows.first[chunks.first[number]])) != own[0]:
                 better.append(earlier)
         table.add(length, digest, *better, *own)
     return Plan(recipe, table, names)
 
 
-def _lookup(
-    seeds: Sequence[tuple[str, Index]], algorithm: Algorithm, wanted: set[bytes]
-) -> dict[bytes, tuple[int, int, int]]:
-    """digest -> (seed, offset, length), for wanted digests only; the first occurrence in the first seed wins."""
-    known: dict[bytes, tuple[int, int, int]] = {}
-    for number, (_, index) in enumerate(seeds):
-        if index.digests.algorithm != algorithm:
-            continue
-        for chunk, digest in enumerate(index.digests):
-            if digest in wanted and digest not in known:
-                start = index.bounds[chunk]
-                known[digest] = (number, start, index.bounds[chunk + 1] - start)
-    return known
+class _Chunks:
+    """The different digests of a recipe, numbered, and what is known of each: columns, for a device has little memory.
+
+    seed, at, length: where the chunk lies in a seed; seed is -1 if in none. first: the first row that has it, or -1.
+    """
+
+    def __init__(self, digests: DigestColumn) -> None:
+        self.number: dict[bytes, int] = {}
+        for digest in digests:
+            self.number.setdefault(digest, len(self.number))
+        count = len(self.number)
+        self.seed = array("i", [-1]) * count
+        self.at = array("Q", [0]) * count
+        self.length = array("Q", [0]) * count
+        self.first = array("i", [-1]) * count
+        self._algorithm = digests.algorithm
+
+    def look_in(self, seeds: Sequence[tuple[str, Index]]) -> None:
+        """The first occurrence in the first seed wins."""
+        for source, (_, index) in enumerate(seeds):
+            if index.digests.algorithm != self._algorithm:
+                continue
+            for chunk, digest in enumerate(index.digests):
+                number = self.number.get(digest, -1)
+                if number >= 0 and self.seed[number] < 0:
+                    self.seed[number] = source
+                    self.at[number] = index.bounds[chunk]
+                    self.length[number] = index.bounds[chunk + 1] - index.bounds[chunk]
 
 
 def _zero_digests(recipe: Recipe) -> dict[int, bytes]:

@@ -14,6 +14,7 @@ from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.state import state_of
 from regraft.errors import SourceError
+from regraft.formats import zchunk
 from regraft.model import Algorithm, DigestColumn, Index
 
 _SECTOR = 4096
@@ -30,7 +31,7 @@ class Seed:
 def index_medium(
     medium: Medium,
     algorithm: Algorithm,
-    chunker: str,
+    chunker: str = zchunk.CHUNKER,
     *,
     size: int | None = None,
     progress: Progress = QUIET,
@@ -54,21 +55,30 @@ def index_medium(
 
 
 def open_seed(
-    path: str, algorithm: Algorithm, chunker: str, *, size: int | None = None, progress: Progress = QUIET
+    path: str,
+    algorithm: Algorithm,
+    chunker: str = zchunk.CHUNKER,
+    *,
+    size: int | None = None,
+    progress: Progress = QUIET,
 ) -> Seed:
     """Open the file or device at `path` and index it as `index_medium` does.
 
     The index kept by an earlier update is used if it still holds and was made by the same rule with the same algorithm.
     """
     medium = open_source(path)
-    kept = state_of(path, create=False)
-    index = kept.load_index() if kept is not None else None
-    if (
-        index is None
-        or (index.digests.algorithm, index.chunker) != (algorithm, chunker)
-        or not still_true(medium, index)
-    ):
-        index = index_medium(medium, algorithm, chunker, size=size, progress=progress)
+    try:
+        kept = state_of(path, create=False)
+        index = kept.load_index() if kept is not None else None
+        if (
+            index is None
+            or (index.digests.algorithm, index.chunker) != (algorithm, chunker)
+            or not still_true(medium, index)
+        ):
+            index = index_medium(medium, algorithm, chunker, size=size, progress=progress)
+    except BaseException:
+        medium.close()
+        raise
     return Seed(medium, index)
 
 

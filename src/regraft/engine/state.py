@@ -42,7 +42,7 @@ class State:
         """The kept index; None if there is none or it is damaged (it is only a hint)."""
         try:
             medium = self.directory.open(self.index_name)
-        except FileNotFoundError:
+        except (FileNotFoundError, RegraftError):
             return None
         try:
             return kept_index.parse(read_all(medium, limits.header_size), limits=limits)

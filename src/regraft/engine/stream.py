@@ -7,9 +7,11 @@ Work is done ahead in threads, within a bound; what leaves is verified. Rows fal
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
 from regraft.engine.decode import UnitDecoder
 from regraft.engine.match import wanted_units
@@ -49,6 +51,7 @@ class Streamer:
         self._workers = workers or default_workers()
         self._limits, self._progress = limits, progress
         self._decoder = UnitDecoder(plan.recipe, blobs, limits)
+        self._lock = Lock()
         self.origins = bytearray(len(plan.table))
         self.fetched = 0
         self.replaced = 0
@@ -92,7 +95,7 @@ class Streamer:
         rows = range(len(table))
         wanted = wanted_units(self._plan, rows, bytes(len(table)))
         arriving = self._arriving(sorted(wanted))
-        kept: dict[int, tuple[int, Future[memoryview]]] = {}  # decoded units that later rows want again
+        kept = _Kept(self._plan, wanted, self._limits.buffer // 4)
         for first, count in self._batches():
             kind = table.kind[table.first[first]]
             if kind == Kind.ZERO:
@@ -103,12 +106,13 @@ class Streamer:
             else:
                 number = table.first[first]
                 unit = table.unit[number]
-                if unit in kept:
-                    left, decoding = kept.pop(unit)
-                else:
-                    left, decoding = len(wanted[unit]), pool.submit(self._unit, unit, self._next(arriving, unit))
-                if left > 1:
-                    kept[unit] = (left - 1, decoding)
+                decoding = kept.take(unit)
+                if decoding is None:
+                    if wanted[unit][0] == first:
+                        decoding = pool.submit(self._unit, unit, self._next(arriving, unit))
+                    else:
+                        decoding = pool.submit(self._unit_again, unit)
+                kept.offer(first, unit, decoding)
                 yield first, 1, pool.submit(self._row, first, table.within[number], decoding)
 
     def _batches(self) -> Iterator[tuple[int, int]]:
@@ -159,6 +163,12 @@ class Streamer:
         except (DigestError, FormatError):
             return self._decoder.decode(unit, self._decoder.fetch_one(unit))  # once more, by itself
 
+    def _unit_again(self, unit: int) -> memoryview:
+        stored = self._decoder.fetch_one(unit)
+        with self._lock:
+            self.fetched += len(stored)
+        return self._unit(unit, stored)
+
     def _row(self, row: int, within: int, decoding: Future[memoryview]) -> memoryview:
         return self._decoder.row(row, within, decoding.result())
 
@@ -206,6 +216,34 @@ class Streamer:
         else:
             raise error
         self.replaced += 1
+
+
+class _Kept:
+    """Decoded units that later rows want again, of at most `bound` bytes: those that are wanted soonest.
+
+    What is not kept is fetched once more when its row comes: memory is bounded, the link less dear.
+    """
+
+    def __init__(self, plan: Plan, wanted: dict[int, list[int]], bound: int) -> None:
+        self._lengths, self._wanted, self._left = plan.recipe.units.length, wanted, bound
+        self._units: dict[int, tuple[int, Future[memoryview]]] = {}  # unit -> (row that wants it next, its bytes)
+
+    def take(self, unit: int) -> Future[memoryview] | None:
+        if unit not in self._units:
+            return None
+        self._left += self._lengths[unit]
+        return self._units.pop(unit)[1]
+
+    def offer(self, row: int, unit: int, decoding: Future[memoryview]) -> None:
+        """`row` has been served: keep the unit if a later row wants it and it is worth the place."""
+        rows = self._wanted[unit]
+        place = bisect_right(rows, row)
+        if place == len(rows):
+            return
+        self._units[unit] = rows[place], decoding
+        self._left -= self._lengths[unit]
+        while self._left < 0:
+            self.take(max(self._units, key=lambda other: self._units[other][0]))
 
 
 def _zeros(length: int) -> memoryview:

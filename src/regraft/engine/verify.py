@@ -52,7 +52,7 @@ class Buffers(local):
         if size > KEPT:
             return memoryview(bytearray(size))
         if len(self._buffer) < size:
-            self._buffer = bytearray(size)
+            self._buffer = bytearray(1 << (size - 1).bit_length())  # in few steps, for each one is filled with zeros
         return memoryview(self._buffer)[:size]
 
 
@@ -142,7 +142,7 @@ def _in_threads(work: Callable[[], None], count: int) -> None:
 def digest_of(medium: Medium, size: int, expected: Digest, *, progress: Progress = QUIET) -> bool:
     """Whether the first `size` bytes of `medium` have the digest `expected`. Reads ahead while hashing."""
     hasher = expected.algorithm.hasher()
-    batch = 2 << 20
+    batch = 1 << 20
     views = [memoryview(bytearray(min(batch, size))) for _ in range(2)]
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         reading = pool.submit(medium.read_into, 0, views[0][: min(batch, size)])

@@ -48,7 +48,8 @@ class Decoder:
         self._brotli = brotli() if name == "brotli" else None
         self._xz_memory = limits.xz_memory
         self._dictionary = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
-        self._window = 1 << limits.zstd_window_log
+        # A window larger than any unit would only take memory.
+        self._window = 1 << min(limits.zstd_window_log, max(limits.chunk_size - 1, 1 << 10).bit_length())
         self._local = threading.local()
 
     def decode(self, stored: Buffer, length: int) -> Buffer:
@@ -105,10 +106,10 @@ class Decoder:
 
     def _zstd(self, stored: Buffer, length: int) -> Buffer:
         decompressor = getattr(self._local, "zstd", None)
-        if decompressor is None:  # a context is not to be shared between threads
-            decompressor = zstandard.ZstdDecompressor(dict_data=self._dictionary, max_window_size=self._window)
-            self._local.zstd = decompressor
         try:
+            if decompressor is None:  # a context is not to be shared between threads
+                decompressor = zstandard.ZstdDecompressor(dict_data=self._dictionary, max_window_size=self._window)
+                self._local.zstd = decompressor
             claimed = zstandard.frame_content_size(stored)
             if claimed == -1:
                 with decompressor.stream_reader(stored) as reader:

@@ -57,7 +57,9 @@ def parse(data: Buffer, *, limits: Limits = DEFAULT) -> Index:
     algorithm = _BY_NUMBER.get(number)
     if algorithm is None:
         raise cursor.fail(f"unknown digest algorithm {number}")
-    chunker = cursor.take(name_length).decode("ascii", "replace")
+    name = cursor.take(name_length)
+    if not name.isascii():
+        raise cursor.fail("the chunker's name is not ASCII")
     (count,) = cursor.unpack("<I")
     if count > limits.chunks:
         raise cursor.fail(f"{count} chunks, more than {limits.chunks}")
@@ -65,6 +67,8 @@ def parse(data: Buffer, *, limits: Limits = DEFAULT) -> Index:
     lengths.frombytes(cursor.take(4 * count))
     if sys.byteorder == "big":
         lengths.byteswap()
+    if max(lengths, default=0) > limits.chunk_size:
+        raise cursor.fail(f"a chunk of {max(lengths)} bytes, more than {limits.chunk_size}")
     digests = DigestColumn(algorithm, cursor.take(algorithm.size * count))
     cursor.finish()
-    return Index(array("Q", accumulate(lengths, initial=0)), digests, chunker)
+    return Index(array("Q", accumulate(lengths, initial=0)), digests, name.decode("ascii"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import threading
@@ -89,7 +90,41 @@ class Transfer:
             _current.transfer = None
 
 
+class _Lines:
+    """Passes lines on and keeps the last one."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._file.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _WholeHead(http.client.HTTPResponse):
+    """Refuses headers that the connection broke off: http.client takes an end of input for their end, and half a number
+    for a number."""
+
+    def begin(self) -> None:
+        if getattr(self, "headers", None) is not None:
+            return
+        file = self.fp
+        lines: Any = _Lines(file)
+        self.fp = lines
+        try:
+            super().begin()
+        finally:
+            self.fp = file
+        if lines.last not in (b"\r\n", b"\n"):
+            raise http.client.RemoteDisconnected("the connection ended within the headers")
+
+
 class _Watched(HTTPConnection):
+    response_class = _WholeHead
     _handle: _Handle | None = None
 
     def _new_conn(self) -> socket.socket:

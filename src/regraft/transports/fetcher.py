@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from regraft.engine.ranges import Link
-from regraft.errors import LimitError, RedirectError, TransportError
+from regraft.errors import LimitError, RedirectError, StallError, TransportError
 from regraft.limits import DEFAULT, Limits
 from regraft.transports.hosts import HostMemory
 from regraft.transports.measure import ASSUMED, Meter
@@ -179,7 +179,7 @@ class Fetcher:
     def _ask(
         self, origin: Location, location: Location, headers: dict[str, str], transfer: Transfer, meter: Meter
     ) -> urllib3.BaseHTTPResponse:
-        from regraft.transports.connections import translate
+        from regraft.transports.connections import Interrupted, translate
 
         manager = self._manager(self.policy.proxy_for(location))
         # a trickle of header bytes never trips the idle time-out, so the whole head has one of its own
@@ -201,6 +201,8 @@ class Fetcher:
                 return response
         except Exception as error:
             transfer.release()
+            if transfer.aborted:
+                raise Interrupted(StallError(f"{location.url}: no answer within {patience:.0f} seconds")) from error
             raise translate(error, location.url) from error
 
     def _manager(self, proxy: str | None) -> urllib3.PoolManager:

@@ -193,12 +193,15 @@ class Run:
             return None
         if level is Level.STREAM:
             return Task(self, level, [], None)
-        gathering = Gathering(shape(self.source.link, ranges_per_request(level, self._limits), self._limits))
+        rules = shape(self.source.link, ranges_per_request(level, self._limits), self._limits)
+        gathering = Gathering(rules)
         wants: list[Want] = []
         while (want := self._peek()) is not None:
             missing = list(want.missing())
             asked = Range(missing[0].offset, missing[-1].end - missing[0].offset)
-            if not self._may_hold(want, bool(wants)) or not gathering.add(asked):
+            # a request begins when there is room for a whole one: else each range that is taken would make a tiny one
+            room = 0 if wants else rules.max_bytes
+            if not self._may_hold(want, bool(wants), room) or not gathering.add(asked):
                 break
             self._hold(want)
             self._drop(want)
@@ -240,9 +243,9 @@ class Run:
             self._cursor += 1
             self._end = want.range.end
 
-    def _may_hold(self, want: Want, besides: bool) -> bool:
-        """Whether there is room for `want`; `besides` others that the same request has already."""
-        if want.position in self._holding or self._reserved + want.range.length <= self._limits.buffer:
+    def _may_hold(self, want: Want, besides: bool, room: int = 0) -> bool:
+        """Whether there is room for `want`, or for `room` bytes if that is more; `besides` others of the request."""
+        if want.position in self._holding or self._reserved + max(want.range.length, room) <= self._limits.buffer:
             return True
         return not besides and (self._reserved == 0 or (self._ordered and want.position == self._taken))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
 
@@ -18,7 +19,7 @@ class Want:
         self.position = position
         self.range = range_
         self.done = False
-        self._buffer: bytearray | None = None
+        self._buffer: io.BytesIO | None = None
         self._have: list[tuple[int, int]] = []  # sorted, apart; offsets in the buffer
 
     def put(self, offset: int, view: memoryview) -> bytes | None:
@@ -32,13 +33,16 @@ class Want:
             self.done, self._buffer = True, None
             return bytes(piece)
         if self._buffer is None:
-            self._buffer = bytearray(self.range.length)
+            self._buffer = io.BytesIO()
+            self._buffer.seek(self.range.length - 1)  # takes the memory at once, and once
+            self._buffer.write(b"\0")
         start -= self.range.offset
         end -= self.range.offset
-        self._buffer[start:end] = piece
+        self._buffer.seek(start)
+        self._buffer.write(piece)
         if self._note(start, end) != (0, self.range.length):
             return None
-        content = bytes(self._buffer)
+        content = self._buffer.getvalue()  # without a copy in CPython: large ranges lie in memory once
         self.done, self._buffer = True, None
         return content
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import random
+from concurrent.futures import Future
+
 import pytest
-from images import CountingSource, Pair, pack, seed_of
+from images import CountingSource, Pair, pack, seed_of, small_recipe
 
 from regraft.build.zchunk import Options
 from regraft.engine.match import match
 from regraft.engine.progress import Origin
 from regraft.engine.seeds import Seed
-from regraft.engine.stream import Streamer
+from regraft.engine.stream import Streamer, _Kept
 from regraft.errors import DigestError
 from regraft.limits import Limits
 from regraft.model import Digest
@@ -63,3 +66,36 @@ def test_another_image_digest_is_an_error_at_the_end(pair: Pair) -> None:
     artifact = pack(pair.new)
     with pytest.raises(DigestError):
         run(artifact, [], CountingSource(artifact.content), digest=Digest.of(b""))
+
+
+class Decoded:
+    """The largest number of decoded bytes that a stream held for later rows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = 0
+        original = _Kept.offer
+
+        def offer(kept: _Kept, row: int, unit: int, decoding: Future[memoryview]) -> None:
+            original(kept, row, unit, decoding)
+            self.most = max(self.most, sum(kept._lengths[unit] for unit in kept._units))
+
+        monkeypatch.setattr(_Kept, "offer", offer)
+
+
+def test_chunks_that_come_again_are_fetched_once_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = random.Random(5).randbytes(400_000)
+    recipe, source, held = small_recipe(half + half), CountingSource(half + half), Decoded(monkeypatch)
+    streamer = Streamer(match(recipe, []), [], [source])
+    assert b"".join(streamer.pieces()) == half + half
+    assert streamer.fetched == source.total == len(half)
+    assert held.most == len(half)
+
+
+def test_chunks_that_come_again_too_late_are_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = random.Random(5).randbytes(400_000)
+    recipe, source, held = small_recipe(half + half), CountingSource(half + half), Decoded(monkeypatch)
+    streamer = Streamer(match(recipe, []), [], [source], limits=Limits(buffer=400_000))
+    assert b"".join(streamer.pieces()) == half + half
+    assert streamer.fetched == source.total
+    assert len(half) < source.total <= 2 * len(half) - 90_000
+    assert 90_000 < held.most <= 101_000

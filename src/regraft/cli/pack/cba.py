@@ -31,7 +31,7 @@ from regraft.cli._output import emit_json, say, size
 @click.option("--min-chunk-size", "minimum", type=Size(), default="16KiB", show_default=True)
 @click.option("--max-chunk-size", "maximum", type=Size(), default="16MiB", show_default=True)
 @click.option(
-    "--rolling-window-size", "window", type=Size(), default="0", help="Default: 64 for rollsum, 16 for buzhash."
+    "--rolling-window-size", "window", type=Size(), default=None, help="Default: 64 for rollsum, 16 for buzhash."
 )
 @click.option("--fixed-size", type=Size(), default=None, help="Cut every so many bytes: --chunker fixed.")
 @click.option(
@@ -57,7 +57,7 @@ from regraft.cli._output import emit_json, say, size
 @progress_option
 @json_option
 def command(
-    image: str, output: str, chunker: str, average: int, minimum: int, maximum: int, window: int,
+    image: str, output: str, chunker: str, average: int, minimum: int, maximum: int, window: int | None,
     fixed_size: int | None, compression: str, level: int, hash_length: int,
     metadata_value: tuple[tuple[str, str], ...], metadata_file: tuple[tuple[str, str], ...],
     workers: int, progress: str, as_json: bool,
@@ -76,7 +76,7 @@ def command(
         average=average if fixed_size is None else fixed_size,
         minimum=minimum,
         maximum=maximum,
-        window=window,
+        window=window or 0,
         compression=compression,
         level=level,
         hash_length=hash_length,

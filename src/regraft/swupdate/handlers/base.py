@@ -31,7 +31,7 @@ class Context:
     """What handlers share during one installation.
 
     connect: makes a Fetcher with the given limits, when one is needed. urls: URL for a `zckfile` whose entry has none.
-    link: the link that forecasts assume.
+    seeds: paths to reuse besides each entry's own source. link: the link that forecasts assume.
     """
 
     connect: Callable[[Limits], AbstractContextManager[Fetcher]]
@@ -39,6 +39,7 @@ class Context:
     progress: Progress = QUIET
     workers: int = 0
     urls: Mapping[str, str] = field(default_factory=dict)
+    seeds: tuple[str, ...] = ()
     link: Link = ASSUMED_LINK
 
 
@@ -50,6 +51,7 @@ class Forecast:
     target: str
     size: int
     cost: Cost | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Report:
     requests: int = 0
     full: int = 0  #: what a download without seeds would have been
     skipped: str = ""  #: why nothing was done
+    warnings: tuple[str, ...] = ()
 
 
 class Handler(ABC):

@@ -7,6 +7,7 @@ ignores: `image-sha256` and `image-size`, which let the whole image be compared 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,12 +18,13 @@ from regraft.engine.match import match
 from regraft.engine.ranges import RangeSource
 from regraft.engine.seeds import Seed, open_seed
 from regraft.engine.stream import Streamer
-from regraft.errors import FormatError, LimitError, SourceError, UnsupportedError
+from regraft.errors import FormatError, LimitError, PolicyError, SourceError, UnsupportedError, UsageError
 from regraft.formats import filesystem_size, zchunk
 from regraft.limits import Limits
 from regraft.model import Algorithm, Digest, Recipe
 from regraft.swupdate.description import Entry
 from regraft.swupdate.handlers.base import Context, Forecast, Handler, Report, Sink
+from regraft.transports.policy import parse_url
 
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LOG_LEVELS = ("debug", "info", "warn", "error", "none")
@@ -58,11 +60,19 @@ class Delta(Handler):
             raise FormatError(f"{entry.where}: handler delta needs the property source", cure="add it to properties")
         if entry.setting("zckloglevel", "error") not in _LOG_LEVELS:
             raise FormatError(f"{entry.where}: zckloglevel is one of {', '.join(_LOG_LEVELS)}")
-        self._url()
+        try:
+            parse_url(self._url())
+        except UsageError as error:
+            raise FormatError(f"{entry.where}: {error}", cure="mend the property url") from None
         self._limits()
         self._digest()
         self._source_size()
         self._chained.check()
+        if os.path.realpath(self._target) == os.path.realpath(entry.setting("source")):
+            raise PolicyError(
+                f"{entry.where}: {self._target} is source and target at once",
+                cure="install into the slot that is not running",
+            )
 
     # -- properties ---------------------------------------------------------------------------------------------------
 
@@ -98,14 +108,15 @@ class Delta(Handler):
     def _source_size(self) -> int | None:
         text = self.entry.setting("source-size")
         if text == "detect":
-            medium = open_source(self.entry.setting("source"))
+            head = bytearray(filesystem_size.HEAD)
             try:
-                head = bytearray(filesystem_size.HEAD)
-                medium.read_into(0, memoryview(head))
+                medium = open_source(self.entry.setting("source"))
+                try:
+                    medium.read_into(0, memoryview(head))
+                finally:
+                    medium.close()
             except SourceError:
-                return None
-            finally:
-                medium.close()
+                return None  # what follows finds that out again, and says so
             return filesystem_size.detect(head)
         return self._number("source-size", text) if text else None
 
@@ -139,23 +150,28 @@ class Delta(Handler):
             raise FormatError(f"{self.entry.filename}: an image of {recipe.size} bytes, image-size says {expected}")
         return recipe
 
-    def _seeds(self, recipe: Recipe) -> list[Seed]:
-        """The source, if it can be of use. A source that cannot be read costs a full download, not the update."""
+    def _seeds(self, recipe: Recipe) -> tuple[list[Seed], list[str]]:
+        """The source and further seeds, and what could not be read: that costs a larger download, not the update."""
         algorithm = recipe.matchable
+        source = self.entry.setting("source")
+        seeds: list[Seed] = []
+        warnings: list[str] = []
         if algorithm is None:
-            return []
-        try:
-            source, size = self.entry.setting("source"), self._source_size()
-            return [open_seed(source, algorithm, recipe.chunker, size=size, progress=self.context.progress)]
-        except SourceError:
-            return []
+            return seeds, ["the artifact has no digests of uncompressed chunks: nothing can be reused (zck -u)"]
+        for path in (source, *self.context.seeds):
+            try:
+                size = self._source_size() if path == source else None
+                seeds.append(open_seed(path, algorithm, recipe.chunker, size=size, progress=self.context.progress))
+            except SourceError as error:
+                warnings.append(f"{error}: what it holds is fetched instead")
+        return seeds, warnings
 
     def forecast(self, content: Iterable[bytes]) -> Forecast:
         recipe = self._recipe(content)
-        seeds = self._seeds(recipe)
+        seeds, warnings = self._seeds(recipe)
         plan = match(recipe, [(seed.medium.name, seed.index) for seed in seeds])
         cost = forecast(plan, self.context.link, limits=self._limits())
-        return Forecast(self.entry, self._target, recipe.size, cost)
+        return Forecast(self.entry, self._target, recipe.size, cost, tuple(warnings))
 
     @property
     def _target(self) -> str:
@@ -165,7 +181,7 @@ class Delta(Handler):
         recipe = self._recipe(content)
         if recipe.blobs[0].size is None:
             raise UnsupportedError("a zchunk file of unknown size")
-        seeds = self._seeds(recipe)
+        seeds, warnings = self._seeds(recipe)
         limits = self._limits()
         with self.context.connect(limits) as fetcher:
             source = fetcher.open(self._url(), size=recipe.blobs[0].size)
@@ -197,6 +213,7 @@ class Delta(Handler):
             wire=stats.bytes,
             requests=stats.requests,
             full=sum(recipe.units.stored),
+            warnings=tuple(warnings),
         )
 
     def _stream(self, recipe: Recipe, seeds: list[Seed], source: RangeSource, limits: Limits) -> Outcome:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`regraft nbd`: images as read-only network block devices."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from regraft.cli._options import examples, json_option
+from regraft.cli._output import SCHEMA, say
+from regraft.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import socket
+
+    from regraft.blockdev.export import FileExport
+    from regraft.blockdev.nbd.server import Server
+
+
+@click.command(
+    epilog=examples(
+        "regraft nbd rootfs.ext4                                    on 127.0.0.1, port 10809",
+        "regraft nbd old.img new.img --socket /run/images.sock      nbd+unix:///new.img?socket=/run/images.sock",
+        "regraft nbd rootfs.ext4 --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --tls-ca devices.pem",
+        "nbdcopy nbd://127.0.0.1/rootfs.ext4 copy.img",
+    )
+)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--socket", "path", metavar="PATH", help="Listen on a Unix socket that only this user may connect to.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this TCP port, 0: a free one.  [default: 10809]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on, with --port.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="Name of an image's export, in their order.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM): TLS is then required of every client.")
+@click.option("--tls-key", metavar="FILE", help="Key of the certificate (PEM).")
+@click.option("--tls-ca", metavar="FILE", help="Only clients with a certificate by these authorities (PEM).")
+@json_option
+def command(
+    images: tuple[str, ...],
+    path: str | None,
+    port: int | None,
+    host: str,
+    names: tuple[str, ...],
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_ca: str | None,
+    as_json: bool,
+) -> None:
+    """Serve each IMAGE, a file or block device, as a read-only disk over NBD, until interrupted.
+
+    Each is an export of its own, named like the file. Prints the URI of each, by which NBD clients find it.
+    """
+    from regraft.blockdev.nbd.exports import Exports
+    from regraft.blockdev.nbd.server import Server
+    from regraft.blockdev.nbd.tls import server_context
+
+    if path is not None and port is not None:
+        raise UsageError("--socket and --port exclude each other")
+    if bool(tls_cert) != bool(tls_key) or (tls_ca and not tls_cert):
+        raise UsageError("--tls-cert and --tls-key belong together, and --tls-ca to both")
+    if len(names) > len(images):
+        raise UsageError(f"{len(names)} names for {len(images)} images")
+    tls = server_context(tls_cert, tls_key, clients=tls_ca or "") if tls_cert and tls_key else None
+    with ExitStack() as stack:
+        exports = []
+        for row, image in enumerate(images):
+            exports.append(_open(image, names[row] if row < len(names) else ""))
+            stack.callback(exports[-1].close)
+        named = Exports(exports)  # before anyone can connect
+        server = Server(named, [_listen(path, host, port)], tls=tls, report=say)
+        over = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: over.set())
+        with server:
+            _announce(server, as_json)
+            over.wait()
+
+
+def _open(image: str, name: str) -> FileExport:
+    from regraft.blockdev.export import FileExport
+    from regraft.formats.zchunk import MAGIC, MAGIC_DETACHED
+
+    export = FileExport(image, name=name)
+    head = bytearray(min(len(MAGIC), export.size))
+    export.read_into(0, memoryview(head))
+    if bytes(head) in (MAGIC, MAGIC_DETACHED):
+        export.close()
+        raise UnsupportedError(f"{image} is a zchunk file, not an image", cure="unpack it first: regraft unpack")
+    return export
+
+
+def _listen(path: str | None, host: str, port: int | None) -> socket.socket:
+    from regraft.blockdev.nbd.protocol import PORT
+    from regraft.blockdev.nbd.server import listen_tcp, listen_unix
+
+    return listen_unix(path) if path is not None else listen_tcp(host, PORT if port is None else port)
+
+
+def _announce(server: Server, as_json: bool) -> None:
+    import json
+    import sys
+
+    for export in server.exports:
+        for uri in server.uris(export):
+            if as_json:
+                fields = {"schema": SCHEMA, "kind": "export", "name": export.name, "size": export.size, "uri": uri}
+                sys.stdout.write(json.dumps(fields) + "\n")
+            else:
+                sys.stdout.write(uri + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts are what then happens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from images import CountingSource, Pair, pack, seed_of, small_recipe
+
+from regraft.build.zchunk import Options
+from regraft.engine.apply import apply
+from regraft.engine.cost import forecast
+from regraft.engine.match import match
+from regraft.engine.progress import Origin
+from regraft.engine.ranges import Link
+from regraft.limits import DEFAULT
+from regraft.testing.memory import MemoryMedium
+
+LINK = Link(bandwidth=1e6, round_trip=0.1)
+
+
+@pytest.mark.parametrize("options", [Options(), Options(dictionary=bytes(range(256)) * 8), Options(compression="none")])
+def test_a_forecast_is_what_then_happens(options: Options, pair: Pair) -> None:
+    artifact, seed = pack(pair.new, options), seed_of(pair.old)
+    cost = forecast(match(artifact.recipe, [("old", seed.index)]), LINK)
+    source = CountingSource(artifact.content)
+    outcome = apply(artifact.recipe, [seed], [source], MemoryMedium())
+    assert cost.fetch == source.total == outcome.fetched
+    assert cost.reused == outcome.bytes_from(Origin.SEED)
+    assert cost.zeros == outcome.bytes_from(Origin.ZERO)
+    assert cost.fetched_image == outcome.bytes_from(Origin.FETCHED)
+    assert cost.image == cost.reused + cost.zeros + cost.fetched_image == len(pair.new)
+    assert cost.full == artifact.header.body_size
+    assert cost.saved == cost.full - cost.transfer > 0
+
+
+def test_what_is_in_place_costs_nothing(pair: Pair) -> None:
+    recipe = pack(pair.new).recipe
+    plan = match(recipe, [])
+    everything = forecast(plan, LINK, finished=b"\1" * len(recipe.table))
+    assert (everything.fetch, everything.requests, everything.seconds) == (0, 0, 0.0)
+    assert everything.in_place == everything.image == len(pair.new)
+    part = forecast(plan, LINK, finished=b"\1" * 10)
+    assert part.in_place == recipe.table.bounds[10]
+    assert 0 < part.fetch < forecast(plan, LINK).fetch
+
+
+def test_time_is_that_of_the_bytes_and_a_round_trip() -> None:
+    recipe = small_recipe(bytes(range(256)) * 1000)
+    cost = forecast(match(recipe, []), LINK)
+    assert cost.fetch == cost.transfer <= 256_000
+    assert cost.seconds == pytest.approx(cost.transfer / 1e6 + 0.1)
+
+
+def test_requests_grow_as_their_ranges_shrink(pair: Pair) -> None:
+    artifact = pack(pair.new, Options(compression="none"))
+    plan = match(artifact.recipe, [("old", seed_of(pair.old).index)])
+    near = Link(bandwidth=1e6, round_trip=1e-9)
+    single = forecast(plan, near, ranges_per_request=1)
+    many = forecast(plan, near, limits=replace(DEFAULT, ranges_per_request=100))
+    assert single.requests > many.requests >= 1
+    assert single.fetch == many.fetch
+    assert many.transfer >= many.fetch
+
+
+def test_an_empty_image_costs_nothing() -> None:
+    cost = forecast(match(pack(b"").recipe, []), LINK)
+    assert (cost.image, cost.fetch, cost.requests, cost.seconds, cost.saved) == (0, 0, 0, 0.0, 0)
