@@ -79,14 +79,17 @@ class _Chunks:
 def _zero_digests(recipe: Recipe) -> dict[int, bytes]:
     """Length -> digest of so many zeros, for the lengths that a zero chunk can have.
 
-    A run of zeros is cut into chunks of the maximum length, which therefore occurs more than once, and a last one.
+    A run of zeros is cut into chunks of the maximum length, which therefore occurs often, and a last one. Only a few
+    lengths are tried: who makes up a recipe must not be able to make us hash for ever.
     """
     rows = recipe.table
     algorithm = rows.digests.algorithm
     if algorithm is None or not len(rows):
         return {}
     counts = Counter(rows.length(row) for row in range(len(rows)))
-    lengths = {max(counts), rows.length(len(rows) - 1)} | {length for length, count in counts.items() if count > 7}
+    lengths = {max(counts), rows.length(len(rows) - 1)} | {
+        length for length, count in counts.most_common(16) if count > 7
+    }
     return {length: _of_zeros(length, algorithm) for length in lengths}
 
 

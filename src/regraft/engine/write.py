@@ -20,7 +20,7 @@ from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
 from regraft.engine.verify import KEPT, Buffers, batches, default_workers, wrong_rows
-from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError
+from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError, TransportError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, DigestColumn, Kind, Plan
 from regraft.model.buffers import Buffer
@@ -109,7 +109,7 @@ class Writer:
             with self._lock:
                 self._error = self._error or error
             # A dead link still lets copying finish, so that the next run has less to do. Anything else ends all.
-            if not isinstance(error, RegraftError) or not 40 <= error.exit_status < 50:
+            if not isinstance(error, TransportError):
                 self._stop.set()
 
     @contextmanager
