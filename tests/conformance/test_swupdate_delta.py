@@ -73,7 +73,7 @@ def serving(site: Site, server: str) -> Iterator[str]:
         assert 0 < ours.counts.body < (site.folder / "www/new.zck").stat().st_size / 2
 
 
-def swupdate(folder: Path) -> str:
+def swupdate(folder: Path, *options: str) -> str:
     """Install `update.swu` with stock swupdate; its log. It polls its own state too early at times: then once more."""
     (folder / "empty.cfg").write_text("globals : {};\n")
     command = [tool("swupdate"), "-v", "-M", "-m", "-H", "board:1.0", "-f", "empty.cfg", "-k", "cert.pem"]
@@ -81,7 +81,7 @@ def swupdate(folder: Path) -> str:
         # Its sockets have fixed names in TMPDIR, and the path of a socket must be short.
         with tempfile.TemporaryDirectory(prefix="swu", ignore_cleanup_errors=True) as scratch:
             done = subprocess.run(
-                [*command, "-i", "update.swu"],
+                [*command, *options, "-i", "update.swu"],
                 cwd=folder,
                 env={"TMPDIR": scratch, "PATH": "/usr/bin:/bin:/usr/sbin"},
                 stdout=subprocess.PIPE,
@@ -166,6 +166,23 @@ def test_stock_swupdate_takes_our_compressed_and_plain_files_beside_the_delta(si
         assert status == 0
         swupdate(site.folder)
     assert site.installed()
+    assert (site.folder / "notes.out").read_bytes() == b"notes\n" * 100
+
+
+def test_stock_swupdate_decrypts_what_we_encrypt(site: Site) -> None:
+    tool("swupdate")
+    (site.folder / "notes.txt").write_bytes(b"notes\n" * 100)
+    (site.folder / "aes.key").write_text(f"{'5a' * 32} {'a5' * 16}\n")
+    notes = f'{{ filename = "notes.txt"; path = "{site.folder}/notes.out"; encrypted = true; }}'
+    template = f'software = {{ version = "2"; hardware-compatibility = ["1.0"]; files: ( {notes} ); }};'
+    (site.folder / "template").write_text(template)
+    status = regraft(
+        *("swu", "build", "--description", site.folder / "template", "--encrypt", site.folder / "notes.txt"),
+        *("-K", site.folder / "aes.key", "--key", site.folder / "key.pem", "--cert", site.folder / "cert.pem"),
+        *("-o", site.folder / "update.swu"),
+    )
+    assert status == 0
+    swupdate(site.folder, "-K", "aes.key")
     assert (site.folder / "notes.out").read_bytes() == b"notes\n" * 100
 
 

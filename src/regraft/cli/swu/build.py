@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +18,8 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     from regraft.build.bundle import DescriptionSigner
     from regraft.build.description import Artifact
+
+_PIECE = 1 << 20
 
 
 @click.command(
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 @click.option("--property", "properties", multiple=True, metavar="NAME=VALUE", help="Further property. Repeatable.")
 @click.option("--description", metavar="FILE", help="sw-description, or a template of it.")
 @click.option("--file", "files", multiple=True, metavar="FILE", help="Artifact for --description. Repeatable.")
+@click.option("--encrypt", "encrypted", multiple=True, metavar="FILE", help="The same, encrypted. Repeatable.")
+@click.option("-K", "--key-aes", metavar="FILE", help="AES key file for --encrypt: one line, key and IV in hex.")
 @click.option("--set-variable", "variables", multiple=True, metavar="NAME=VALUE", help="For @@NAME@@ in a template.")
 @click.option("--key", metavar="PEM", help="Private key to sign with.")
 @click.option("--cert", metavar="PEM", help="Certificate of the key: signs with CMS. Without: bare RSA.")
@@ -57,13 +63,15 @@ def command(output: str, as_json: bool, **options: Any) -> None:
 
     if bool(options["delta"]) == bool(options["description"]):
         raise UsageError("give either --delta FILE.zck or --description FILE")
+    if options["delta"] and (options["encrypted"] or options["key_aes"] or options["files"]):
+        raise UsageError("--file, --encrypt and --key-aes go with --description")
     signer = _signer(options["key"], options["cert"], options["rsa_pss"], options["unsigned"])
-    if options["delta"]:
-        description, artifacts = _delta(options)
-    else:
-        description, artifacts = _from_template(options)
     written = 0
-    with replacing(output) as medium:
+    with ExitStack() as scratch, replacing(output) as medium:
+        if options["delta"]:
+            description, artifacts = _delta(options)
+        else:
+            description, artifacts = _from_template(options, scratch)
 
         def write(piece: bytes) -> None:
             nonlocal written
@@ -153,14 +161,51 @@ def pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _from_template(options: dict[str, Any]) -> tuple[bytes, list[tuple[str, Any]]]:
+def _from_template(options: dict[str, Any], scratch: ExitStack) -> tuple[bytes, list[tuple[str, Any]]]:
     from regraft.build.description import fill_template
 
-    paths = list(options["files"])
+    paths = _encrypted(options["files"], options["encrypted"], options["key_aes"], scratch)
     template = small_file(options["description"])
     described = [_measured(path) for path in paths]
     description = fill_template(template, described, variables=dict(pair(text) for text in options["variables"]))
+    _check_marks(description, {os.path.basename(path) for path in options["encrypted"]})
     return description, [(artifact.name, path) for artifact, path in zip(described, paths, strict=True)]
+
+
+def _encrypted(plain: Sequence[str], encrypted: Sequence[str], key_file: str | None, scratch: ExitStack) -> list[str]:
+    """All paths, where those of `encrypted` lead to encrypted copies under the same names."""
+    import tempfile
+
+    from regraft.crypto.aes import encrypt, load_key_file
+
+    if bool(encrypted) != (key_file is not None):
+        raise UsageError("artifacts are encrypted with --encrypt FILE and --key-aes KEYFILE together")
+    paths = list(plain)
+    if key_file is None:
+        return paths
+    key = load_key_file(small_file(key_file))
+    for number, path in enumerate(encrypted):
+        folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix="regraft-"))
+        copy = os.path.join(folder, os.path.basename(path))
+        with open(path, "rb") as source, open(copy, "wb") as out:
+            out.writelines(encrypt(iter(lambda source=source: source.read(_PIECE), b""), key))  # type: ignore[misc]
+        paths.insert(number, copy)
+    return paths
+
+
+def _check_marks(description: bytes, encrypted: set[str]) -> None:
+    """A device must be told which artifacts to decrypt, and only those."""
+    from regraft.swupdate.description import parse
+    from regraft.swupdate.selection import select, selections
+
+    tree = parse(description)
+    for board, set_mode in selections(tree):
+        for entry in select(tree, board=board, set_mode=set_mode).artifacts():
+            if entry.encrypted != (entry.filename in encrypted):
+                told = "is marked as encrypted, but not given" if entry.encrypted else "is encrypted, but not marked so"
+                raise UsageError(
+                    f"{entry.filename!r} {told}", cure="`encrypted = true;` in its entry and --encrypt FILE go together"
+                )
 
 
 def _measured(path: str) -> Artifact:
