@@ -39,6 +39,7 @@ def allowed(version: str, policy: VersionPolicy) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_both_allow_and_refuse_the_same_versions(tmp_path_factory: pytest.TempPathFactory) -> None:
     stock = Stock(tmp_path_factory.mktemp("versions"))
     asked = [(version, option, other) for version, other in PAIRS for option in ("-N", "--max-version")]
