@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ TRIES = 20
 WORKERS = 6
 
 
-def _own_network() -> list[str]:
+def own_network() -> list[str]:
     """A prefix that gives a command a network of its own: swupdate's abstract sockets exist once in each."""
     for command in (["unshare", "-n"], ["unshare", "-rn"]):
         try:
@@ -29,6 +31,14 @@ def _own_network() -> list[str]:
         except OSError:
             break
     return []
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """For a swupdate that needs this machine's loopback: in one network only one of them runs well at a time."""
+    with open(Path(tempfile.gettempdir()) / "regraft-tests-swupdate.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Stock:
     def __init__(self, folder: Path) -> None:
         self._swupdate, self._openssl = tool("swupdate"), tool("openssl")
         self._folder = folder
-        self._alone = _own_network()
+        self._alone = own_network()
         self._key, self._certificate = folder / "key.pem", folder / "certificate.pem"
         (folder / "swupdate.cfg").write_text("globals: { };\n")
         self._run_openssl(

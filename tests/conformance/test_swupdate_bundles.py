@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from made_bundles import FILES, bundle, cms_signer, describe, policy
 from pki import CODE, NOW, Pair, intermediate, issue, leaf, openssl_sign, root, self_signed
+from stock_swupdate import TRIES, own_network
 from tools import missing, tool
 
 from regraft.build.bundle import CmsSigner
@@ -39,10 +40,22 @@ def swupdate(folder: Path, data: bytes, trust: bytes, *options: str) -> bool:
     (folder / "update.swu").write_bytes(data)
     (folder / "trust.pem").write_bytes(trust)
     (folder / "empty.cfg").write_text("globals = {};\n")
-    command = [tool("swupdate"), "-v", "-M", "-m", "-H", "board:1.0", "-f", "empty.cfg", "-k", "trust.pem"]
-    for _ in range(6):
+    command = [
+        *own_network(),
+        tool("swupdate"),
+        "-v",
+        "-M",
+        "-m",
+        "-H",
+        "board:1.0",
+        "-f",
+        "empty.cfg",
+        "-k",
+        "trust.pem",
+    ]
+    for _ in range(TRIES):
         # Its sockets have fixed names in TMPDIR, and the path of a socket must be short.
-        with tempfile.TemporaryDirectory(prefix="swu") as scratch:
+        with tempfile.TemporaryDirectory(prefix="swu", ignore_cleanup_errors=True) as scratch:
             done = subprocess.run(
                 [*command, *options, "-i", "update.swu"],
                 cwd=folder,
@@ -52,7 +65,7 @@ def swupdate(folder: Path, data: bytes, trust: bytes, *options: str) -> bool:
             )
         if done.returncode == 0 or b"was successful !" not in done.stdout + done.stderr:
             return done.returncode == 0
-    pytest.fail("swupdate said successful and exited 1, six times")
+    pytest.fail(f"swupdate said successful and exited 1, {TRIES} times")
 
 
 def ours(data: bytes, trusted: SignaturePolicy) -> bool:

@@ -22,6 +22,7 @@ from images import Pair
 from loops import loop_device
 from pki import openssl_sign, self_signed
 from servers import nginx
+from stock_swupdate import TRIES, one_at_a_time
 from tools import missing, tool
 
 from regraft.server.static import StaticServer
@@ -77,9 +78,9 @@ def swupdate(folder: Path, *options: str) -> str:
     """Install `update.swu` with stock swupdate; its log. It polls its own state too early at times: then once more."""
     (folder / "empty.cfg").write_text("globals : {};\n")
     command = [tool("swupdate"), "-v", "-M", "-m", "-H", "board:1.0", "-f", "empty.cfg", "-k", "cert.pem"]
-    for _ in range(6):
+    for _ in range(TRIES):
         # Its sockets have fixed names in TMPDIR, and the path of a socket must be short.
-        with tempfile.TemporaryDirectory(prefix="swu", ignore_cleanup_errors=True) as scratch:
+        with one_at_a_time(), tempfile.TemporaryDirectory(prefix="swu", ignore_cleanup_errors=True) as scratch:
             done = subprocess.run(
                 [*command, *options, "-i", "update.swu"],
                 cwd=folder,
@@ -93,7 +94,7 @@ def swupdate(folder: Path, *options: str) -> str:
             return log
         if "was successful !" not in log:
             pytest.fail(log[-4000:])
-    pytest.fail("swupdate said successful and exited 1, six times")
+    pytest.fail(f"swupdate said successful and exited 1, {TRIES} times")
 
 
 def build(site: Site, url: str, *options: str) -> None:
