@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from regraft.cli._group import VerbGroup
 from regraft.cli._memory import be_frugal
-from regraft.cli._output import fail
+from regraft.cli._output import fail, say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         status = fail(RegraftError(error.format_message()))
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
+        say("interrupted; run the same command again to continue")
         status = 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -30,7 +30,7 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(network=Network(**settings), **arguments)
 
     gathered.__name__, gathered.__doc__ = command.__name__, command.__doc__
-    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click keeps options there
     for option in reversed((
         click.option("--ca-file", metavar="PEM", help="Trusted authorities for https, instead of the system's."),
         click.option("--client-cert", metavar="PEM", help="Certificate to show to the server."),

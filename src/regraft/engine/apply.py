@@ -70,6 +70,7 @@ def apply(
         if target.size != recipe.size:
             target.resize(recipe.size)
         fetched = replaced = 0
+        written: DigestColumn | None = None
         for attempt in range(2):
             progress.phase("write", recipe.size)
             progress.advance(_total(plan, finished), Origin.IN_PLACE)
@@ -80,6 +81,7 @@ def apply(
                 target,
                 finished=finished,
                 done=journal.done,
+                written=written,
                 workers=workers,
                 limits=limits,
                 progress=progress,
@@ -89,9 +91,10 @@ def apply(
             finally:
                 journal.flush()
             target.sync()
+            written = writer.written
             fetched, replaced = fetched + writer.fetched, replaced + writer.replaced
             origins = bytearray(max(pair) for pair in zip(origins, writer.origins, strict=True))
-            wrong = _read_back(recipe, writer.written, target, digest, workers, limits, progress)
+            wrong = _read_back(recipe, written, target, digest, workers, limits, progress)
             if not wrong:
                 break
             if attempt:

@@ -37,7 +37,8 @@ class Writer:
 
     seeds: a medium for each of `plan.seeds`. blobs: a source for each blob of the recipe. finished: a flag per row, set
     for rows that need nothing; rows are added as they are written. done(first, count): told of rows that were written
-    (not yet durable). workers: threads for copying, and as many for decoding.
+    (not yet durable). written: that attribute of an earlier Writer of the same work, to go on with. workers: threads
+    for copying, and as many for decoding.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Writer:
         *,
         finished: bytearray,
         done: Callable[[int, int], None],
+        written: DigestColumn | None = None,
         workers: int = 0,
         limits: Limits = DEFAULT,
         progress: Progress = QUIET,
@@ -68,8 +70,8 @@ class Writer:
         self._long = Lock()  # held while a long chunk is in memory
         self.origins = bytearray(len(plan.table))
         #: SHA-256 of each row as written, where the recipe has no digests to read back against
-        self.written: DigestColumn | None = None
-        if plan.table.digests.algorithm is None:
+        self.written = written
+        if written is None and plan.table.digests.algorithm is None:
             self.written = DigestColumn(Algorithm.SHA256, bytes(32 * len(plan.table)))
         self.fetched = 0  #: stored bytes that came from blobs
         self.replaced = 0  #: rows whose first operation failed and another one did it

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
 from regraft.crypto.aes import AesKey
@@ -178,7 +179,7 @@ def _with_content(
             _check_sizes(member, entries)
             if len(entries) == 1 and entries[0].installed_directly:
                 entry, pieces = entries[0], member.pieces()
-                yield handlers.pop(id(entry)), lambda e=entry, p=pieces: _content(e, p, keys, limits)  # type: ignore[misc]
+                yield handlers.pop(id(entry)), partial(_content, entry, pieces, keys, limits)
             elif entries:
                 digest = entries[0].sha256 or b""
                 file = spool(member.pieces(), name=member.name, sha256=digest, limits=limits)
@@ -189,7 +190,7 @@ def _with_content(
             entry = step.entry
             if id(entry) in handlers:
                 pieces = _pieces(spooled[entry.filename])
-                yield handlers[id(entry)], lambda e=entry, p=pieces: _content(e, p, keys, limits)  # type: ignore[misc]
+                yield handlers[id(entry)], partial(_content, entry, pieces, keys, limits)
 
 
 def _check_unused(member: Artifact, listed: Mapping[str, frozenset[bytes]]) -> None:

@@ -160,6 +160,25 @@ def test_a_medium_that_forgets_writes_is_found_out(pair: Pair) -> None:
         apply(artifact.recipe, [], [CountingSource(artifact.content)], Forgetful(device=True, content=pair.old * 2))
 
 
+@pytest.mark.parametrize("uncompressed", [True, False], ids=["row-digests", "stored-digests-only"])
+def test_a_write_that_went_wrong_once_is_found_and_mended(pair: Pair, uncompressed: bool) -> None:
+    class Hiccup(MemoryMedium):
+        spoilt = False
+
+        def write(self, offset: int, data: object) -> None:
+            if not self.spoilt and offset:
+                self.spoilt, data = True, bytes(len(data))  # type: ignore[arg-type]
+            super().write(offset, data)  # type: ignore[arg-type]
+
+    artifact = pack(pair.new, Options(uncompressed_source=uncompressed))
+    target = Hiccup(bytes(len(pair.new)), device=True)
+    source = CountingSource(artifact.content)
+    apply(artifact.recipe, [], [source], target)
+    assert target.spoilt
+    assert target.content == pair.new
+    assert source.total < len(artifact.content) * 1.2  # only what was wrong is fetched again
+
+
 def test_without_any_digest_nothing_is_written(pair: Pair) -> None:
     artifact = pack(pair.new, Options(uncompressed_source=False))
     artifact.recipe.units.digests.algorithm = None

@@ -139,7 +139,7 @@ fn mask(bits: u32) -> u32 {
 }
 
 /// A place in data of which `cut` has checked that it has less than 2^32 bytes.
-#[allow(clippy::cast_possible_truncation)]
+#[allow(clippy::cast_possible_truncation)] // checked before, see above
 fn word(place: usize) -> u32 {
     place as u32
 }

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -188,9 +188,14 @@ def _encrypted(plain: Sequence[str], encrypted: Sequence[str], key_file: str | N
         folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix="regraft-"))
         copy = os.path.join(folder, os.path.basename(path))
         with open(path, "rb") as source, open(copy, "wb") as out:
-            out.writelines(encrypt(iter(lambda source=source: source.read(_PIECE), b""), key))  # type: ignore[misc]
+            out.writelines(encrypt(_pieces(source), key))
         paths.insert(number, copy)
     return paths
+
+
+def _pieces(source: BinaryIO) -> Iterator[bytes]:
+    while piece := source.read(_PIECE):
+        yield piece
 
 
 def _check_marks(description: bytes, encrypted: set[str]) -> None:
