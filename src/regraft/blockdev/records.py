@@ -80,12 +80,13 @@ def parse(content: bytes) -> Record:
     known |= dict.fromkeys(("kind", "target", "what"), str) | dict.fromkeys(("size", "pid"), int)
     if not {"kind", "target", "what", "size", "pid"} <= found.keys() <= known.keys():
         raise StateError(f"the record of a mount has the fields {', '.join(sorted(found))}")
-    for name, value in found.items():
+    values: dict[str, Any] = dict(found)
+    for name, value in values.items():
         if type(value) is not known[name] or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise StateError(f"the record of a mount has {name} = {value!r}")
-    if found["kind"] not in ("nbd", "fuse"):
-        raise StateError(f"the record of a mount is of the kind {found['kind']!r}")
-    return Record(**found)
+    if values["kind"] not in ("nbd", "fuse"):
+        raise StateError(f"the record of a mount is of the kind {values['kind']!r}")
+    return Record(**values)
 
 
 def build(record: Record) -> bytes:

@@ -113,7 +113,7 @@ class Timely:
         self._export, self._deadline = export, deadline
         self._tasks: queue.SimpleQueue[tuple[Future[bytearray], int, int]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._idle, self._running, self._most = 0, 0, threads
+        self._outstanding, self._running, self._most = 0, 0, threads
 
     @property
     def name(self) -> str:
@@ -138,11 +138,10 @@ class Timely:
     def read_into(self, offset: int, view: memoryview) -> None:
         future: Future[bytearray] = Future()
         with self._lock:
-            if not self._idle and self._running < self._most:
+            self._outstanding += 1
+            if self._running < min(self._outstanding, self._most):
                 self._running += 1
                 threading.Thread(target=self._work, name="regraft-read", daemon=True).start()
-            elif self._idle:
-                self._idle -= 1
         self._tasks.put((future, offset, len(view)))
         try:
             view[:] = future.result(self._deadline)
@@ -165,7 +164,7 @@ class Timely:
                 else:
                     future.set_result(buffer)
             with self._lock:
-                self._idle += 1
+                self._outstanding -= 1
 
     def direct(self, offset: int, length: int) -> int:
         return self._export.direct(offset, length)
