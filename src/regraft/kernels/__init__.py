@@ -63,7 +63,7 @@ def rolling_index(
     chunker: Rolling,
     *,
     final: bool,
-    algorithm: str,
+    algorithm: str | None,
     before: int = 0,
     searched: int = 0,
     carry: int = 0,
@@ -76,14 +76,17 @@ def rolling_index(
     the number of bytes after `before` that an earlier call has had and found no end of a chunk in.
 
     Returns the lengths of all complete chunks and their digests as `zck_index` does, and the next `carry`. Algorithms
-    and threads are those of `zck_index`. Raises ValueError for parameters that no chunker has.
+    and threads are those of `zck_index`; without an algorithm there are no digests. Raises ValueError for parameters
+    that no chunker has.
     """
     parameters = (chunker.bits, chunker.minimum, chunker.maximum, chunker.window)
     place = (before, searched, carry)
     return _kernels.rolling_index(_flat(data), chunker.kind, parameters, place, final, algorithm, threads)
 
 
-def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads: int = 0) -> tuple[array[int], bytes]:
+def fixed_index(
+    data: Buffer, size: int, *, final: bool, algorithm: str | None, threads: int = 0
+) -> tuple[array[int], bytes]:
     """Cut `data` every `size` bytes, and digest; what is left at the end is a chunk only if `final`.
 
     Raises ValueError if `size` is not positive.
@@ -95,7 +98,7 @@ def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads
     lengths = array("I", [size]) * whole
     if rest and final:
         lengths.append(rest)
-    return lengths, _kernels.digest_ranges(view, lengths, algorithm, threads)
+    return lengths, b"" if algorithm is None else _kernels.digest_ranges(view, lengths, algorithm, threads)
 
 
 def digest_ranges(data: Buffer, lengths: array[int], *, algorithm: str, threads: int = 0) -> bytes:
