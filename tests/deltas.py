@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from array import array
 from dataclasses import dataclass
 
 import lz4.block
@@ -21,7 +22,6 @@ from regraft.formats.sidecar import Sidecar
 from regraft.model import Index
 from regraft.model.digest import DigestColumn
 from regraft.testing.memory import MemoryMedium
-from array import array
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ def applied(update: Update, *, content: bytes | None = None, sidecar: bool = Tru
     seed = base_of(update.old if base is None else base)
     delta = open_delta(blob, seed.medium.size, update.sidecar if sidecar else None)
     target = MemoryMedium()
-    apply(
-        delta.recipe, [seed], [LocalBlob(blob)], target, workers=2, digest=None if sidecar else update.sidecar.target
-    )
+    apply(delta.recipe, [seed], [LocalBlob(blob)], target, workers=2, digest=None if sidecar else update.sidecar.target)
     return bytes(target.content)
 
 
