@@ -62,6 +62,12 @@ class Limits:
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
 
+    # chunk stores
+    pack_size: int = 1 << 30  #: of one pack, unless a single chunk is larger
+    pack_index_size: int = 64 * MIB  #: of the index of one pack
+    description_file: int = 320 * MIB  #: of the description of one image; read whole
+    packs: int = 100_000  #: of one store
+
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
