@@ -55,8 +55,11 @@ class PackIndex:
     @property
     def pack_size(self) -> int:
         """Bytes that the pack must have: up to the end of the last chunk."""
-        ends = (BLOCK * block + length for block, length in zip(self.blocks, self.lengths, strict=True))
-        return max(ends, default=0)
+        return max(map(self.ends, range(len(self))), default=0)
+
+    def ends(self, row: int) -> int:
+        """Where the chunk of a record ends in the pack, in bytes."""
+        return BLOCK * self.blocks[row] + self.lengths[row]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -82,7 +85,7 @@ def build_group(header_crc: int, blocks: Sequence[int], lengths: Sequence[int], 
 
 def crc_of(header: Buffer) -> int:
     """What the CRCs of the groups behind this header start from."""
-    return zlib.crc32(header)
+    return zlib.crc32(header[:-4])  # with its own CRC it would be the same for every header
 
 
 def parse(data: Buffer, *, limits: Limits = DEFAULT) -> PackIndex:

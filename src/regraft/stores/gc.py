@@ -22,10 +22,12 @@ from regraft.stores.lookup import Lookup
 from regraft.stores.packs import (
     Pack,
     PackWriter,
+    append_drops,
     being_written,
     drop_pack,
     lay_out,
     open_pack,
+    read_index,
     sound_packs,
 )
 from regraft.stores.store import Store
@@ -132,14 +134,19 @@ def _sweep(store: Store, uses: list[_Use], report: Report, dry_run: bool, limits
 
 
 def _trim(store: Store, number: int, limits: Limits) -> int:
-    """Cut off what was written behind the last record, by a clone that was interrupted; returns the bytes."""
+    """Make pack and index agree: cut off what was written behind the last record, by a clone that was interrupted, and
+    take back records of what a shortened pack lost. Returns the bytes that were cut off."""
     pack = open_pack(store.directory, number, limits)
     try:
+        if pack.lost:
+            index = read_index(store.directory, number, limits)
+            append_drops(
+                store.directory, index, [row for row in range(len(index)) if index.ends(row) > pack.medium.size]
+            )
         tail = pack.medium.size - pack.index.pack_size
-        if tail > 0 and not pack.lost:
+        if tail > 0:
             pack.medium.resize(pack.index.pack_size)
-            return tail
-        return 0
+        return max(tail, 0)
     finally:
         pack.medium.close()
 

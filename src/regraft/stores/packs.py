@@ -62,12 +62,8 @@ def open_pack(directory: Directory, number: int, limits: Limits = DEFAULT) -> Pa
     medium = directory.open(names.pack(number))
     before = len(index)
     if index.pack_size > medium.size:
-        pack_index.keep(index, [r for r in range(before) if _ends(index, r) <= medium.size])
+        pack_index.keep(index, [r for r in range(before) if index.ends(r) <= medium.size])
     return Pack(number, index, medium, before - len(index))
-
-
-def _ends(index: PackIndex, row: int) -> int:
-    return BLOCK * index.blocks[row] + index.lengths[row]
 
 
 def sound_packs(directory: Directory, limits: Limits = DEFAULT) -> Iterator[Pack]:
