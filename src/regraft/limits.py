@@ -74,6 +74,12 @@ class Limits:
     verity_tree: int = 256 * MIB  #: of the hash tree in an artifact: enough for an image of 32 GiB
     mount_record: int = 64 * KIB  #: of what is kept of one mount
 
+    # chunk stores
+    pack_size: int = 1 << 30  #: of one pack, unless a single chunk is larger
+    pack_index_size: int = 64 * MIB  #: of the index of one pack
+    description_file: int = 320 * MIB  #: of the description of one image; read whole
+    packs: int = 100_000  #: of one store
+
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
