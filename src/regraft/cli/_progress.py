@@ -17,6 +17,7 @@ from regraft.engine.progress import Origin
 #: What each phase of the engine is called in words.
 _WORDS = {
     "pack": "packing",
+    "convert": "converting",
     "index": "reading the seed",
     "look": "looking at the target",
     "write": "writing",
