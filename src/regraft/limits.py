@@ -27,7 +27,7 @@ class Limits:
     chunker_window: int = 4096  #: bytes under the rolling hash of a chunker; those in use have 16 to 64
     metadata: int = 1024  #: entries of a bita archive
     layout_bytes: int = 512 * MIB  #: read of a file system to learn where its files begin
-    layout_cuts: int = 250_000  #: places where they do, more are not looked for
+    layout_cuts: int = 500_000  #: places where they do, that are looked at
 
     # bundles
     description_size: int = MIB  #: of an sw-description
