@@ -15,13 +15,10 @@ from regraft.engine.apply import apply
 from regraft.engine.blobs import LocalBlob
 from regraft.engine.deltas import open_delta
 from regraft.engine.match import match
-from regraft.engine.seeds import Seed
+from regraft.engine.seeds import Seed, base_seed
 from regraft.engine.stream import Streamer
 from regraft.formats.sidecar import Sidecar
-from regraft.model import Index
-from regraft.model.digest import DigestColumn
 from regraft.testing.memory import MemoryMedium
-from array import array
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def dm_update(old: bytes, new: bytes, options: maker.Options | None = None) -> U
 
 
 def base_of(image: bytes) -> Seed:
-    return Seed(MemoryMedium(image, name="base"), Index(array("Q", [0]), DigestColumn(None), ""))
+    return base_seed(MemoryMedium(image, name="base"))
 
 
 def applied(update: Update, *, content: bytes | None = None, sidecar: bool = True, base: bytes | None = None) -> bytes:
@@ -72,9 +69,7 @@ def applied(update: Update, *, content: bytes | None = None, sidecar: bool = Tru
     seed = base_of(update.old if base is None else base)
     delta = open_delta(blob, seed.medium.size, update.sidecar if sidecar else None)
     target = MemoryMedium()
-    apply(
-        delta.recipe, [seed], [LocalBlob(blob)], target, workers=2, digest=None if sidecar else update.sidecar.target
-    )
+    apply(delta.recipe, [seed], [LocalBlob(blob)], target, workers=2, digest=None if sidecar else update.sidecar.target)
     return bytes(target.content)
 
 

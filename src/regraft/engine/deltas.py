@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from regraft.engine.files import open_source
 from regraft.engine.medium import Medium, read_all
 from regraft.errors import DigestError, FormatError, LimitError, MissingError
 from regraft.formats import dm_update
@@ -101,11 +103,24 @@ def _recipe(parsed: Parsed, medium: Medium, base_size: int, target_size: int | N
     return dm_update.recipe(parsed, medium.name, base_size=base_size, target_size=target_size, size=medium.size)
 
 
-def demand_sidecar(sidecar: Sidecar | None, name: str) -> Sidecar:
-    """Raise MissingError if there is none: without it nobody can tell whether base and result are right."""
-    if sidecar is None:
-        raise MissingError(
-            f"{name} has no sidecar ({name}{sidecars.SUFFIX}), and tells neither its base nor its target",
-            cure="copy the sidecar beside it, or give the digest of the image with --sha256",
-        )
-    return sidecar
+def find_sidecar(
+    delta: str, given: str | None = None, *, needed: bool = True, limits: Limits = DEFAULT
+) -> Sidecar | None:
+    """The sidecar at `given`, else the one beside the file `delta`; None if there is none.
+
+    Raises MissingError if there is none and it is `needed`: without it nobody can tell whether base and result are
+    right. Also FormatError, LimitError, DigestError, SourceError.
+    """
+    path = given or delta + sidecars.SUFFIX
+    if not os.path.exists(path):
+        if needed or given:
+            raise MissingError(
+                f"{path}: there is no sidecar, and {delta} tells neither its base nor its target",
+                cure="put the sidecar beside the delta, or give the digest of the new image",
+            )
+        return None
+    medium = open_source(path)
+    try:
+        return read_sidecar(medium, limits=limits)
+    finally:
+        medium.close()
