@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 @network_options
 @json_option
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
-    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index."""
+    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index.
+
+    Also deltas: a diff of dm-update, a COW file of Android, a sidecar.
+    """
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
+    from regraft.engine.deltas import is_delta
     from regraft.engine.files import open_source
-    from regraft.formats import kept_index
+    from regraft.formats import kept_index, sidecar
 
     if is_url(file):
         with open_artifact(file, network) as artifact:
@@ -58,6 +62,16 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
                 "chunker": index.chunker, "chunk_digest": algorithm.label if algorithm else "",
             }  # fmt: skip
             _show(facts, as_json)
+            return
+        if is_delta(bytes(head)):
+            from regraft.cli._inspect_delta import delta_facts
+
+            _show(delta_facts(file, medium, with_chunks), as_json)
+            return
+        if bytes(head) == sidecar.MAGIC:
+            from regraft.cli._inspect_delta import sidecar_facts
+
+            _show(sidecar_facts(file, medium), as_json)
             return
         header = read_any_header(medium)
         facts = _facts(file, header, with_chunks)
