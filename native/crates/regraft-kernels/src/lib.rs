@@ -8,6 +8,7 @@
 
 mod buzhash;
 mod digest;
+pub mod merge;
 mod pool;
 pub mod rolling;
 mod runs;
