@@ -87,5 +87,10 @@ class Limits:
     journal_bytes: int = 64 * MIB  #: bytes written between two durable records
     journal_size: int = 64 * MIB  #: of the file
 
+    # merging in place
+    merge_window: int = 8 * MIB  #: rows that are read together before any of them is written, unless told otherwise
+    merge_batch: int = 8 * MIB  #: bytes written directly between two records
+    merge_conflicts: int = 64_000_000  #: pairs of rows of which one reads what the other writes
+
 
 DEFAULT = Limits()
