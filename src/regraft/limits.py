@@ -26,6 +26,8 @@ class Limits:
     xz_memory: int = 80 * MIB  #: what xz -9 needs is 65 MiB
     chunker_window: int = 4096  #: bytes under the rolling hash of a chunker; those in use have 16 to 64
     metadata: int = 1024  #: entries of a bita archive
+    layout_bytes: int = 512 * MIB  #: read of a file system to learn where its files begin
+    layout_cuts: int = 250_000  #: places where they do, more are not looked for
 
     # bundles
     description_size: int = MIB  #: of an sw-description
@@ -61,6 +63,16 @@ class Limits:
     nbd_request_size: int = 32 * MIB  #: payload of one request
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
+
+    # mounts
+    mount_connections: int = 16  #: sockets between the kernel and one daemon
+    fuse_threads: int = 4  #: that answer the kernel
+    fuse_read_size: int = 256 * KIB  #: of one answer, for each thread
+    netlink_message: int = 64 * KIB  #: that the kernel may answer with
+    device_mapper_answer: int = MIB  #: that the kernel may answer with
+    read_deadline: float = 10.0  #: seconds until a read of what is not on this machine fails; well below --timeout
+    verity_tree: int = 256 * MIB  #: of the hash tree in an artifact: enough for an image of 32 GiB
+    mount_record: int = 64 * KIB  #: of what is kept of one mount
 
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads

@@ -16,7 +16,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from regraft.errors import DigestError, FormatError, LimitError, UnsupportedError
-from regraft.formats import protobuf
+from regraft.formats import chunk_rules, protobuf
 from regraft.formats.cursor import Cursor
 from regraft.formats.protobuf import Field, Message
 from regraft.limits import DEFAULT, Limits
@@ -78,6 +78,11 @@ class Header:
     data_offset: int = field(default=0, compare=False)  #: of the chunk data, from the start of the file
     size: int = field(default=0, compare=False)  #: of the header as it was read
     checksum: bytes = field(default=b"", compare=False)  #: of the header as it was read
+
+    @property
+    def rule(self) -> str:
+        """The label of the rule that made the cuts: the one that metadata of ours names, else bita's parameters."""
+        return chunk_rules.stated(dict(self.metadata).get(chunk_rules.KEY), self.parameters.label)
 
     @property
     def end(self) -> int:
@@ -373,7 +378,7 @@ def recipe(header: Header, location: str, *, size: int | None = None) -> Recipe:
         (Blob(location, size if size is not None else header.end),),
         codecs,
         digest=header.digest,
-        chunker=header.parameters.label,
+        chunker=header.rule,
         identity=header.checksum,
     )
     made.check()

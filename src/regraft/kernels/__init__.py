@@ -15,8 +15,8 @@ from typing import Any
 from regraft.kernels._choice import Buffer, choose
 
 __all__ = [
-    "Rolling", "build_info", "data_runs", "digest_ranges", "fixed_index", "native", "rolling_index", "zck_cuts",
-    "zck_index",
+    "Rolling", "build_info", "casync_index", "data_runs", "digest_ranges", "fixed_index", "native", "rolling_index",
+    "zck_cuts", "zck_index",
 ]  # fmt: skip
 
 _kernels, _reason = choose()
@@ -31,7 +31,7 @@ def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) ->
     `data` starts at a cut. Returns the lengths in bytes (array "I") of all complete chunks, and their digests joined;
     the sum of the lengths is what was consumed. A cut is known only when the byte after it is seen: the open chunk at
     the end is returned only if `final`. `algorithm` is "sha1", "sha256", "sha512", "sha512_128" (zchunk's: the first 16
-    bytes of SHA-512), "blake2b512", or "blake2b512_" and the number of bits kept. `threads` 0 means one for each core
+    bytes of SHA-512), "sha512_256" (that of FIPS 180-4), "blake2b512", or "blake2b512_" and the number of bits kept. `threads` 0 means one for each core
     this process may use; the twin uses one.
 
     Raises ValueError for another algorithm.
@@ -63,7 +63,7 @@ def rolling_index(
     chunker: Rolling,
     *,
     final: bool,
-    algorithm: str,
+    algorithm: str | None,
     before: int = 0,
     searched: int = 0,
     carry: int = 0,
@@ -76,14 +76,41 @@ def rolling_index(
     the number of bytes after `before` that an earlier call has had and found no end of a chunk in.
 
     Returns the lengths of all complete chunks and their digests as `zck_index` does, and the next `carry`. Algorithms
-    and threads are those of `zck_index`. Raises ValueError for parameters that no chunker has.
+    and threads are those of `zck_index`; without an algorithm there are no digests. Raises ValueError for parameters
+    that no chunker has.
     """
     parameters = (chunker.bits, chunker.minimum, chunker.maximum, chunker.window)
     place = (before, searched, carry)
     return _kernels.rolling_index(_flat(data), chunker.kind, parameters, place, final, algorithm, threads)
 
 
-def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads: int = 0) -> tuple[array[int], bytes]:
+def casync_index(
+    data: Buffer,
+    minimum: int,
+    maximum: int,
+    discriminator: int,
+    *,
+    final: bool,
+    algorithm: str,
+    searched: int = 0,
+    threads: int = 0,
+) -> tuple[array[int], bytes]:
+    """Cut `data`, which starts at a cut, exactly as casync 2 does, and digest.
+
+    A chunk ends where the hash of its last 48 bytes has the remainder `discriminator` - 1 when divided by it, and when
+    it has `maximum` bytes; not before it has `minimum` bytes, nor before it has 48. Sizes in bytes, below 2^32.
+    `searched` is the number of bytes that an earlier call has had and found no end of a chunk in.
+
+    Returns the lengths of all complete chunks and their digests as `zck_index` does; the open chunk at the end only if
+    `final`. Algorithms and threads are those of `zck_index`. Raises ValueError for parameters that no chunker has.
+    """
+    parameters = (minimum, maximum, discriminator)
+    return _kernels.casync_index(_flat(data), parameters, searched, final, algorithm, threads)
+
+
+def fixed_index(
+    data: Buffer, size: int, *, final: bool, algorithm: str | None, threads: int = 0
+) -> tuple[array[int], bytes]:
     """Cut `data` every `size` bytes, and digest; what is left at the end is a chunk only if `final`.
 
     Raises ValueError if `size` is not positive.
@@ -95,7 +122,7 @@ def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads
     lengths = array("I", [size]) * whole
     if rest and final:
         lengths.append(rest)
-    return lengths, _kernels.digest_ranges(view, lengths, algorithm, threads)
+    return lengths, b"" if algorithm is None else _kernels.digest_ranges(view, lengths, algorithm, threads)
 
 
 def digest_ranges(data: Buffer, lengths: array[int], *, algorithm: str, threads: int = 0) -> bytes:

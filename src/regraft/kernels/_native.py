@@ -38,6 +38,21 @@ def rolling_index(
     return array("I", lengths), digests, carry
 
 
+def casync_index(
+    data: memoryview,
+    parameters: tuple[int, int, int],
+    searched: int,
+    final: bool,
+    algorithm: str | None,
+    threads: int,
+    **segment: int,
+) -> tuple[array[int], bytes]:
+    lengths, digests = regraft_native.casync_index(
+        data, parameters, searched, final, algorithm, max(threads, 0), **segment
+    )
+    return array("I", lengths), digests
+
+
 def digest_ranges(data: memoryview, lengths: array[int], algorithm: str, threads: int) -> bytes:
     digests: bytes = regraft_native.digest_ranges(data, lengths.tobytes(), algorithm, max(threads, 0))
     return digests

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod buzhash;
+pub mod casync;
 mod digest;
 mod pool;
 pub mod rolling;

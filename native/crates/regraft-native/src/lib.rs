@@ -7,6 +7,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use regraft_kernels::casync;
 use regraft_kernels::rolling::{self, Cuts, Kind, Parameters, Place};
 use regraft_kernels::{Algorithm, Chunks, SEGMENT};
 
@@ -85,6 +86,33 @@ fn rolling_index<'py>(
     Ok((PyBytes::new(py, &column(&lengths, u32::to_ne_bytes)), PyBytes::new(py, &digests), carry))
 }
 
+/// Lengths (native 32 bit words) and digests of the chunks.
+///
+/// `parameters` are minimum, maximum, discriminator.
+#[pyfunction]
+#[pyo3(signature = (data, parameters, searched, r#final, algorithm, threads, segment=None))]
+#[allow(clippy::too_many_arguments)] // one for each in Python
+fn casync_index<'py>(
+    py: Python<'py>,
+    data: PyBuffer<u8>,
+    parameters: (usize, usize, u32),
+    searched: usize,
+    r#final: bool,
+    algorithm: Option<&str>,
+    threads: usize,
+    segment: Option<usize>,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let bytes = bytes_of(&data)?;
+    let (minimum, maximum, discriminator) = parameters;
+    let parameters = casync::Parameters { minimum, maximum, discriminator };
+    let place = casync::Place { searched, last: r#final };
+    let algorithm = algorithm.map(algorithm_named).transpose()?;
+    let (lengths, digests) = py
+        .detach(|| casync::cut(bytes, &parameters, place, algorithm, threads, segment))
+        .map_err(|_| PyValueError::new_err("no chunker has these parameters, or the place is outside of the data"))?;
+    Ok((PyBytes::new(py, &column(&lengths, u32::to_ne_bytes)), PyBytes::new(py, &digests)))
+}
+
 /// Joined digests of consecutive ranges, whose lengths are native 32 bit words.
 #[pyfunction]
 fn digest_ranges<'py>(
@@ -134,6 +162,7 @@ fn regraft_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(zck_index, module)?)?;
     module.add_function(wrap_pyfunction!(rolling_index, module)?)?;
+    module.add_function(wrap_pyfunction!(casync_index, module)?)?;
     module.add_function(wrap_pyfunction!(digest_ranges, module)?)?;
     module.add_function(wrap_pyfunction!(data_runs, module)?)?;
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
