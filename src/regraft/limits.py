@@ -66,12 +66,11 @@ class Limits:
 
     # mounts
     mount_connections: int = 16  #: sockets between the kernel and one daemon
-    fuse_threads: int = 4  #: that answer the kernel
+    fuse_threads: int = 8  #: that answer the kernel
     fuse_read_size: int = 256 * KIB  #: of one answer, for each thread
     netlink_message: int = 64 * KIB  #: that the kernel may answer with
     device_mapper_answer: int = MIB  #: that the kernel may answer with
-    read_deadline: float = 10.0  #: seconds until a read of what is not on this machine fails; well below --timeout
-    verity_tree: int = 256 * MIB  #: of the hash tree in an artifact: enough for an image of 32 GiB
+    verity_tree: int = 64 * MIB  #: of the hash tree in an artifact: enough for an image of 8 GiB
     mount_record: int = 64 * KIB  #: of what is kept of one mount
 
     # execution

@@ -208,7 +208,7 @@ class DeviceMapper:
         self._call(Call.DEV_SUSPEND, name)
 
     def status(self, name: str, *, table: bool = False) -> Answer:
-        """The state of a device and of its targets: what they say of themselves, or with `table` what they were told."""
+        """The state of a device, and what its targets say of themselves, or with `table` what they were told."""
         flags = int(Flag.STATUS_TABLE) if table else 0
         size = _FIRST_ANSWER
         while True:

@@ -199,9 +199,14 @@ def say(line: socket.socket, fields: dict[str, Any]) -> None:
     line.send(json.dumps(fields).encode())
 
 
-def hear(line: socket.socket, *, limits: Limits = DEFAULT) -> dict[str, Any]:
+def peek(line: socket.socket) -> dict[str, Any]:
+    """The JSON object that comes next, which stays where it is. Raises as `hear` does."""
+    return hear(line, flags=socket.MSG_PEEK)
+
+
+def hear(line: socket.socket, *, flags: int = 0, limits: Limits = DEFAULT) -> dict[str, Any]:
     """Receive one JSON object. Raises FormatError, and OSError if the other side is gone."""
-    data = line.recv(limits.mount_record)
+    data = line.recv(limits.mount_record, flags)
     if not data:
         raise ConnectionResetError("the other side has closed")
     found = strict_json.parse(data)

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports made of exports: padded to whole blocks, one behind the other, and answering within a time."""
+"""Exports made of exports: padded to whole blocks, and one behind the other."""
 
 from __future__ import annotations
 
-import queue
 import tempfile
-import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Iterator, Sequence
 
 from regraft.blockdev.export import BlockSizes, Export, Extent, FileExport, Origin
 from regraft.engine.files import FileMedium
-from regraft.errors import MediumError, SourceError
+from regraft.errors import MediumError
 from regraft.model.buffers import Buffer
 
 
@@ -81,6 +77,24 @@ class Joined:
                 yield from part.extents(start, count)
 
 
+class SlowJoined(Joined):
+    """The same when reads of a part may wait for a peer."""
+
+    def ready(self, offset: int, length: int) -> bool:
+        """Whether this range can be read now without waiting for a peer."""
+        for part, start, count in self._pieces(offset, length):
+            ready: Callable[[int, int], bool] | None = getattr(part, "ready", None)
+            if ready is not None and not ready(start, count):
+                return False
+        return True
+
+
+def joined(parts: Sequence[Export], *, name: str = "", block: int = 4096) -> Joined:
+    """`parts` one behind the other, slow if one of them is."""
+    kind = SlowJoined if any(hasattr(part, "ready") for part in parts) else Joined
+    return kind(parts, name=name, block=block)
+
+
 class Stored(FileExport):
     """Bytes as an export, in an unlinked file: they take no memory. Raises MediumError if that cannot be written."""
 
@@ -100,74 +114,3 @@ class Stored(FileExport):
     def close(self) -> None:
         self._file.close()
         self._descriptor = -1
-
-
-class Timely:
-    """An export whose reads fail after `deadline` seconds, however long what is beneath takes.
-
-    What is late goes on in its own thread and into its own buffer, and serves the next reader where it is kept.
-    Threads are made as they are needed, up to `threads`; a read that gets none in time fails too.
-    """
-
-    def __init__(self, export: Export, deadline: float, *, threads: int = 8) -> None:
-        self._export, self._deadline = export, deadline
-        self._tasks: queue.SimpleQueue[tuple[Future[bytearray], int, int]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._outstanding, self._running, self._most = 0, 0, threads
-
-    @property
-    def name(self) -> str:
-        return self._export.name
-
-    @property
-    def description(self) -> str:
-        return self._export.description
-
-    @property
-    def size(self) -> int:
-        return self._export.size
-
-    @property
-    def blocks(self) -> BlockSizes:
-        return self._export.blocks
-
-    @property
-    def has_origins(self) -> bool:
-        return self._export.has_origins
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        future: Future[bytearray] = Future()
-        with self._lock:
-            self._outstanding += 1
-            if self._running < min(self._outstanding, self._most):
-                self._running += 1
-                threading.Thread(target=self._work, name="regraft-read", daemon=True).start()
-        self._tasks.put((future, offset, len(view)))
-        try:
-            view[:] = future.result(self._deadline)
-        except FutureTimeoutError:
-            future.cancel()
-            raise SourceError(
-                f"read {len(view)} bytes at {offset}: nothing within {self._deadline:g} s",
-                cure="check the link and the server; the next read tries again",
-            ) from None
-
-    def _work(self) -> None:
-        while True:
-            future, offset, length = self._tasks.get()
-            if future.set_running_or_notify_cancel():
-                buffer = bytearray(length)
-                try:
-                    self._export.read_into(offset, memoryview(buffer))
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(buffer)
-            with self._lock:
-                self._outstanding -= 1
-
-    def direct(self, offset: int, length: int) -> int:
-        return self._export.direct(offset, length)
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return self._export.extents(offset, length)

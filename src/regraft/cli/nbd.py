@@ -12,12 +12,11 @@ import click
 
 from regraft.cli._options import examples, json_option
 from regraft.cli._output import SCHEMA, say
-from regraft.errors import UnsupportedError, UsageError
+from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     import socket
 
-    from regraft.blockdev.export import FileExport
     from regraft.blockdev.nbd.server import Server
 
 
@@ -56,6 +55,7 @@ def command(
     from regraft.blockdev.nbd.exports import Exports
     from regraft.blockdev.nbd.server import Server
     from regraft.blockdev.nbd.tls import server_context
+    from regraft.cli._export import open_export
 
     if path is not None and port is not None:
         raise UsageError("--socket and --port exclude each other")
@@ -67,8 +67,7 @@ def command(
     with ExitStack() as stack:
         exports = []
         for row, image in enumerate(images):
-            exports.append(_open(image, names[row] if row < len(names) else ""))
-            stack.callback(exports[-1].close)
+            exports.append(stack.enter_context(open_export(image, name=names[row] if row < len(names) else "")))
         named = Exports(exports)  # before anyone can connect
         server = Server(named, [_listen(path, host, port)], tls=tls, report=say)
         over = threading.Event()
@@ -77,19 +76,6 @@ def command(
         with server:
             _announce(server, as_json)
             over.wait()
-
-
-def _open(image: str, name: str) -> FileExport:
-    from regraft.blockdev.export import FileExport
-    from regraft.formats.zchunk import MAGIC, MAGIC_DETACHED
-
-    export = FileExport(image, name=name)
-    head = bytearray(min(len(MAGIC), export.size))
-    export.read_into(0, memoryview(head))
-    if bytes(head) in (MAGIC, MAGIC_DETACHED):
-        export.close()
-        raise UnsupportedError(f"{image} is a zchunk file, not an image", cure="unpack it first: regraft unpack")
-    return export
 
 
 def _listen(path: str | None, host: str, port: int | None) -> socket.socket:

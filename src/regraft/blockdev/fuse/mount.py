@@ -19,6 +19,7 @@ from regraft.limits import DEFAULT, Limits
 
 DEVICE = "/dev/fuse"
 KIND = "fuse.regraft"
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what users of a mount get whose daemon has died
 _ENDED = (errno.ENODEV, errno.ECONNABORTED)
 _GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN)  # a request that was withdrawn before we had it
 
@@ -168,14 +169,26 @@ def _prepare(path: str) -> bool:
             raise UsageError(f"make {path}: {error.strerror}", cure="give a file that can be mounted on") from None
         return True
     except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO) or not _is_ours(path):
+        if error.errno not in _DEAD or not _is_ours(path):
             raise UsageError(f"{path}: {error.strerror}", cure="give a file that can be mounted on") from None
         mounting.unmount(path, UnmountFlag.DETACH)
         return _prepare(path)
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path} is no regular file", cure="give a file that can be mounted on")
+    if _is_ours(path) and _is_dead(path):
+        mounting.unmount(path, UnmountFlag.DETACH)
+        return _prepare(path)
     if _is_mounted(path):
         raise BusyError(f"something is mounted on {path}", cure=f"regraft umount {path}")
+    return False
+
+
+def _is_dead(path: str) -> bool:
+    """Whether nobody answers: attributes may still be cached, so it is opened."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in _DEAD
     return False
 
 
