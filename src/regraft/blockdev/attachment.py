@@ -177,6 +177,28 @@ def hold_unused(device: str) -> int:
         raise MountError(f"open {device}: {error.strerror}") from None
 
 
+def check_unused(device: str, *, sysfs: str = SYSFS, proc: str = "/proc") -> None:
+    """The same without opening the device, which may wait for a daemon that is dead: by what is mounted in any mount
+    namespace, and what stands on it. Raises BusyError."""
+    name = f"nbd{index_of(device)}"
+    with suppress(OSError):
+        if above := os.listdir(f"{sysfs}/{name}/holders"):
+            raise BusyError(f"{above[0]} stands on {device}", cure="remove that first")
+    number = read_text(f"{sysfs}/{name}/dev")
+    seen = set()
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        with suppress(OSError):
+            namespace = os.readlink(f"{proc}/{pid}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            with open(f"{proc}/{pid}/mountinfo", encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    fields = line.split(" ")
+                    if len(fields) > 4 and fields[2] == number:
+                        raise BusyError(f"{device} is mounted on {fields[4]}", cure="unmount that first")
+
+
 def socket_pairs(count: int) -> tuple[list[socket.socket], list[socket.socket]]:
     """Ours and the kernel's ends: sockets of UNIX streams, which is what every kernel takes."""
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(count)]

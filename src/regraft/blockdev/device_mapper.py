@@ -27,6 +27,7 @@ SECTOR = 512
 FOLDER = "/dev/mapper"
 HEADER = Struct("=3IIIIiIIIQ128s129s7s")
 TARGET = Struct("=QQiI16s")  #: start, length, status, where the next begins, type
+_LEAST = HEADER.size - 7
 _VERSION = (4, 0, 0)
 _BASE = 0xC138FD00  # _IOWR(0xfd, ..., 312 bytes)
 _CONTROL_MINOR = 236  # of the major number 10
@@ -124,9 +125,12 @@ def parse(data: Buffer, *, with_targets: bool = False) -> Answer:
     if len(view) < HEADER.size:
         raise FormatError(f"device-mapper: {len(view)} bytes, a header has {HEADER.size}", offset=0)
     major, minor, patch, size, start, count, opened, flags, _, _, device, name, _, _ = HEADER.unpack_from(view)
-    if not HEADER.size <= size <= len(view) or start > size:
+    # Without data the kernel counts the header up to its padding, and start lies behind that.
+    if not _LEAST <= size <= len(view):
         raise FormatError(f"device-mapper: {size} bytes with data at {start}, {len(view)} are there", offset=12)
-    targets = _targets(view[start:size], count) if with_targets and not flags & Flag.BUFFER_FULL else ()
+    targets: tuple[Target, ...] = ()
+    if with_targets and count and not flags & Flag.BUFFER_FULL:
+        targets = _targets(view[start:size], count)
     # The kernel's huge encoding: 12 bits of minor's high part lie above the major number.
     number = os.makedev((device >> 8) & 0xFFF, (device & 0xFF) | ((device >> 12) & 0xFFF00))
     return Answer((major, minor, patch), flags, opened, number, _text(name), targets)

@@ -17,6 +17,7 @@ from regraft.blockdev import records
 from regraft.blockdev.attachment import (
     Attachment,
     Disk,
+    check_unused,
     hold_unused,
     identifier_of,
     index_of,
@@ -183,7 +184,7 @@ class NbdMount:
     def detach(self, *, force: bool = False) -> None:
         with self._lock:
             if not self._gone:
-                release(self.record, self._attachment, force=force)
+                release(self.record, self._attachment, alive=True, force=force)
                 self._gone = True
                 self._server.stop()
 
@@ -242,8 +243,8 @@ class FuseMount:
         raise UnsupportedError(f"{self.record.target} is a FUSE file, which stays with its daemon", cure="umount first")
 
 
-def release(record: Record, attachment: Attachment, *, force: bool = False) -> None:
-    """Take a disk away, and the verified device above it: also when its daemon has died.
+def release(record: Record, attachment: Attachment, *, alive: bool, force: bool = False) -> None:
+    """Take a disk away, and the verified device above it. alive: whether its daemon serves it.
 
     Raises BusyError while it is used, unless `force` is given; MountError.
     """
@@ -252,7 +253,10 @@ def release(record: Record, attachment: Attachment, *, force: bool = False) -> N
         try:
             if record.mapper:
                 _remove_verified(record)
-            held = hold_unused(record.target)
+            if alive:
+                held = hold_unused(record.target)
+            else:
+                check_unused(record.target)
         except BusyError:
             if not force:
                 raise

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from regraft.cli._options import examples, json_option
 from regraft.cli._output import emit_json, say
 from regraft.errors import MissingError, RegraftError
+
+if TYPE_CHECKING:
+    from regraft.blockdev.records import Record
 
 
 @click.command(
@@ -51,21 +54,17 @@ def _target(words: str) -> str:
     return words
 
 
-def _clear(record: object, force: bool) -> None:
+def _clear(record: Record, force: bool) -> None:
     """Without a daemon."""
     from regraft.blockdev import mounting, records
     from regraft.blockdev.attachment import choose, index_of, is_attached
     from regraft.blockdev.mounting import UnmountFlag
     from regraft.blockdev.mounts import release
 
-    assert isinstance(record, records.Record)  # noqa: S101 - for the type checker
     if record.kind == "nbd":
         if is_attached(index_of(record.target)):
-            release(record, choose(), force=force)
+            release(record, choose(), alive=False, force=force)
     elif any(each.point == record.target for each in mounting.mounts()):
         mounting.unmount(record.target, UnmountFlag.DETACH)
     with suppress(RegraftError, OSError):
         records.remove(record.stem)
-    with suppress(OSError):
-        if record.kind == "fuse" and os.path.getsize(record.target) == 0 and force:
-            os.unlink(record.target)
