@@ -326,7 +326,7 @@ class View:
     # -- describing ---------------------------------------------------------------------------------------------------
 
     def ready(self, offset: int, length: int) -> bool:
-        """Whether reading this range now waits for no peer, whatever turns out wrong on this machine."""
+        """Whether reading this range now waits for no peer, even if a seed turns out to be wrong."""
         bounds = self._table.bounds
         if self.medium is not None:
             return True
@@ -346,8 +346,7 @@ class View:
         if self._needs_no_peer(row):
             return True
         key = table.unit[number] if kind == Kind.DATA else ~row
-        entry = self._cache.get(key)
-        return entry is not None and row in entry.rows
+        return self._cache.get(key) is not None
 
     def _needs_no_peer(self, row: int) -> bool:
         """Whether none of the row's operations needs a peer."""
