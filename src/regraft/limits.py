@@ -78,6 +78,14 @@ class Limits:
     pack_index_size: int = 64 * MIB  #: of the index of one pack
     description_file: int = 320 * MIB  #: of the description of one image; read whole
     packs: int = 100_000  #: of one store
+    nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
+    nbd_workers: int = 32  #: threads for such reads, of all clients
+    nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
+
+    # views
+    view_cache: int = 8 * MIB  #: decoded bytes kept in memory
+    view_deadline: float = 30.0  #: until a read that waits for a peer fails
+    view_ahead: int = 2 * MIB  #: bytes fetched ahead of a sequential reader
 
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
