@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from archives import SMALL, Archive
+from archives import SMALL, Archive, changed, read
 from archives import pack as pack_cba
 from images import Artifact, CountingSource, Pair, pack, small_recipe
 
@@ -196,6 +196,18 @@ def test_cut_anew_it_is_as_if_packed_from_the_image(pair: Pair) -> None:
     with unpacked(first.recipe, [CountingSource(first.content)]) as image:
         zck_builder.pack(image, out)
     assert bytes(out.content) == pack(pair.new).content
+
+
+def test_a_rule_that_nobody_understands_is_taken_for_none(pair: Pair) -> None:
+    image = pair.new[:20_000]
+    first = pack_cba(image)
+    for value in (b"", b"\xff", b"bita-rollsum/1+layout/9", b"teleport/1", b"fixed/9" + b"9" * 300):
+        spoilt = changed(first, metadata=((chunk_rules.KEY, value),))
+        assert read(spoilt).recipe.chunker == first.recipe.chunker
+    artifact = pack(image)
+    for number, data in ((7, b"regraft.chunker=fixed/9"), (zchunk.RULE_ELEMENT, b"regraft.chunker=odd"), (0x7267, b"")):
+        header = replace(artifact.header, flags=artifact.header.flags | 2, elements=((number, data),))
+        assert zchunk.parse_header(zchunk.build_header(header)).rule == zchunk.CHUNKER
 
 
 @pytest.mark.parametrize("label", ["fixed/77", "bita-rollsum/64/15/1/2", "bita-buzhash/16/3/0/9"])
