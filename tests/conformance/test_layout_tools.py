@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -92,6 +93,25 @@ def test_less_is_missing_with_layout(images: tuple[bytes, bytes]) -> None:
         (pack_cba(new, PLAIN_CBA).recipe, pack_cba(new, replace(PLAIN_CBA, placement=LAYOUT)).recipe),
     ):
         assert missing(cut, old) < 0.95 * missing(plain, old)
+
+
+@pytest.mark.parametrize("options", ["-zlz4", "-zlz4hc -C65536", "-zlz4 -Elegacy-compress", ""])
+def test_files_of_erofs_begin_where_dump_erofs_says(options: str, tmp_path: Path) -> None:
+    chance = random.Random(3)
+    words = [chance.randbytes(5).hex() for _ in range(900)]
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"f{number}").write_text(" ".join(chance.choices(words, k=5000 + 7000 * number)))
+    image = tmp_path / "image"
+    subprocess.run([tool("mkfs.erofs"), *options.split(), str(image), str(folder)], check=True, capture_output=True)
+    cuts = set(layout_of(MemoryMedium(image.read_bytes())).cuts)
+    for number in range(8):
+        command = [tool("dump.erofs"), f"--path=/f{number}", "-e", str(image)]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        first = re.search(r"^ +0: .*?: +(\d+)\.\.", shown, re.MULTILINE)
+        assert first is not None
+        assert int(first[1]) in cuts
 
 
 @pytest.mark.parametrize("placement", [LAYOUT, Placement(4096), Placement(4096, True)], ids=str)
