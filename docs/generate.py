@@ -23,7 +23,7 @@ import regraft.cli
 from regraft.cli._group import VerbGroup
 from regraft.cli.explain import statuses
 from regraft.errors import RegraftError, tree
-from regraft.formats import journal, kept_index
+from regraft.formats import chunk_rules, journal, kept_index
 from regraft.limits import DEFAULT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,6 +214,12 @@ def formats() -> str:
     )
     for title, module in (("Journal", journal), ("Kept index", kept_index)):
         text += f"\n## {title}\n\n{_markdown(inspect.cleandoc(module.__doc__ or ''))}\n"
+    text += (
+        "\n# What regraft adds to the formats of others\n\n"
+        "zchunk files (version 1) and bita archives (0.1 to 0.13) are read and written as their own tools do it, and\n"
+        "`regraft convert` makes one of the other. One thing is added where it is needed:\n\n## Rules for cutting\n\n"
+    )
+    text += _markdown(inspect.cleandoc(chunk_rules.__doc__ or "")) + "\n"
     return _HEAD + text
 
 
