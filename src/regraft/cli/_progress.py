@@ -22,6 +22,7 @@ _WORDS = {
     "write": "writing",
     "verify": "reading back",
     "unpack": "unpacking",
+    "compact": "compacting",
 }
 
 
