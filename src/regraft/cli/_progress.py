@@ -17,7 +17,11 @@ from regraft.engine.progress import Origin
 #: What each phase of the engine is called in words.
 _WORDS = {
     "pack": "packing",
+    "compare": "comparing both images",
+    "digest": "hashing",
+    "convert": "converting",
     "index": "reading the seed",
+    "base": "comparing the base",
     "look": "looking at the target",
     "write": "writing",
     "verify": "reading back",

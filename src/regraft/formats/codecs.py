@@ -14,7 +14,8 @@ from regraft.errors import FormatError, LimitError, MissingError, UnsupportedErr
 from regraft.limits import DEFAULT, Limits
 from regraft.model.buffers import Buffer
 
-NAMES = ("none", "zstd", "brotli", "xz")
+#: `deflate` is RFC 1951 without a header, `zlib` RFC 1950, `lz4` one block of LZ4 and not its frame format.
+NAMES = ("none", "zstd", "brotli", "xz", "deflate", "zlib", "bzip2", "lz4")
 
 #: Bytes asked of a decoder at once; brotli's gives up to twice as many.
 _STEP = 1 << 18
@@ -33,6 +34,14 @@ def brotli() -> ModuleType:
     return module
 
 
+def lz4() -> ModuleType:
+    """The module lz4.block, which regraft needs only for LZ4. Raises MissingError."""
+    try:
+        return importlib.import_module("lz4.block")
+    except ImportError as error:
+        raise MissingError(f"LZ4 cannot be used: {error}", cure="pip install 'regraft[lz4]'") from None
+
+
 class Decoder:
     """Decodes units of one codec, from any thread.
 
@@ -46,29 +55,89 @@ class Decoder:
         if dictionary and name != "zstd":
             raise UnsupportedError(f"codec {name!r} with a dictionary")
         self._brotli = brotli() if name == "brotli" else None
+        self._lz4 = lz4() if name == "lz4" else None
         self._xz_memory = limits.xz_memory
         self._dictionary = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
         # A window larger than any unit would only take memory.
         self._window = 1 << min(limits.zstd_window_log, max(limits.chunk_size - 1, 1 << 10).bit_length())
         self._local = threading.local()
 
-    def decode(self, stored: Buffer, length: int) -> Buffer:
-        """The unit's bytes, exactly `length` of them. Raises FormatError; never allocates more than `length`."""
+    def decode(self, stored: Buffer, length: int, *, room: int = 0) -> Buffer:
+        """The unit's bytes, exactly `length` of them. Raises FormatError; never allocates more than asked for.
+
+        room: bytes to which the unit may decode, if the format does not tell how many they are; the first `length`
+        count, and are returned.
+        """
+        most = max(length, room)
         if self._name == "none":
-            if len(stored) != length:
+            if not length <= len(stored) <= most:
                 raise FormatError(f"a unit of {length} bytes is stored in {len(stored)}")
-            return stored
+            return stored if len(stored) == length else memoryview(stored)[:length]
         if self._name == "zstd":
-            return self._zstd(stored, length)
+            return self._zstd(stored, length, most)
+        if self._name == "lz4":
+            return self._block(stored, length, most)
         data, end = bytearray(length), 0  # one buffer: a chunk of the greatest length must not be there twice
-        for piece in self._bounded_brotli(stored, length) if self._brotli else self._xz(stored, length):
-            if end + len(piece) > length:
-                raise FormatError(f"a unit of {length} bytes decodes to more")
-            data[end : end + len(piece)] = piece
+        for piece in self._pieces(stored, most):
+            kept = piece[: max(length - end, 0)]
+            data[end : end + len(kept)] = kept
             end += len(piece)
-        if end != length:
+            if end > most:
+                raise FormatError(f"a unit of {length} bytes decodes to more")
+        if end < length:
             raise FormatError(f"a unit of {length} bytes decodes to {end}")
         return data
+
+    def _pieces(self, stored: Buffer, most: int) -> Iterator[bytes]:
+        if self._name == "brotli":
+            return self._bounded_brotli(stored, most)
+        if self._name == "xz":
+            return self._xz(stored, most)
+        return self._bzip2(stored, most) if self._name == "bzip2" else self._zlib(stored, most)
+
+    def _zlib(self, stored: Buffer, length: int) -> Iterator[bytes]:
+        import zlib
+
+        decoder = zlib.decompressobj(wbits=-15 if self._name == "deflate" else 15)
+        fed, left = bytes(stored), length + 1
+        try:
+            while left > 0 and not decoder.eof:
+                piece = decoder.decompress(fed, min(left, _STEP))
+                if not piece and not decoder.eof and not decoder.unconsumed_tail:
+                    break
+                fed, left = decoder.unconsumed_tail, left - len(piece)
+                yield piece
+        except zlib.error as error:
+            raise FormatError(f"{self._name}: {error}") from None
+        if not decoder.eof or decoder.unused_data:
+            raise FormatError(f"{self._name}: the unit does not end with its stream")
+
+    def _bzip2(self, stored: Buffer, length: int) -> Iterator[bytes]:
+        import bz2
+
+        decoder = bz2.BZ2Decompressor()
+        fed, left = stored, length + 1
+        try:
+            while left > 0 and not decoder.eof and (fed or not decoder.needs_input):
+                piece = decoder.decompress(fed, min(left, _STEP))
+                fed, left = b"", left - len(piece)
+                yield piece
+        except (OSError, ValueError) as error:
+            raise FormatError(f"bzip2: {error}") from None
+        if not decoder.eof or decoder.unused_data:
+            raise FormatError("bzip2: the unit does not end with its stream")
+
+    def _block(self, stored: Buffer, length: int, most: int) -> Buffer:
+        module = self._lz4
+        if module is None:
+            raise MissingError("lz4 was not loaded")
+        try:  # a block does not say how long it is: without room for all of it, this is an error
+            data: bytes = module.decompress(bytes(stored), uncompressed_size=most)
+        except (module.LZ4BlockError, ValueError, MemoryError) as error:
+            raise FormatError(f"lz4: {error}") from None
+        if len(data) < length:
+            raise FormatError(f"a unit of {length} bytes decodes to {len(data)}")
+        return data if len(data) == length else memoryview(data)[:length]
 
     def _xz(self, stored: Buffer, length: int) -> Iterator[bytes]:
         import lzma
@@ -104,7 +173,7 @@ class Decoder:
         if not decoder.is_finished():
             raise FormatError("brotli: the unit does not end with its stream")
 
-    def _zstd(self, stored: Buffer, length: int) -> Buffer:
+    def _zstd(self, stored: Buffer, length: int, most: int) -> Buffer:
         decompressor = getattr(self._local, "zstd", None)
         try:
             if decompressor is None:  # a context is not to be shared between threads
@@ -113,13 +182,13 @@ class Decoder:
             claimed = zstandard.frame_content_size(stored)
             if claimed == -1:
                 with decompressor.stream_reader(stored) as reader:
-                    data: bytes = reader.read(length + 1)
-            elif claimed == length:  # the library allocates what the frame claims
-                data = decompressor.decompress(stored, max_output_size=length, allow_extra_data=False)
+                    data: bytes = reader.read(most + 1)
+            elif length <= claimed <= most:  # the library allocates what the frame claims
+                data = decompressor.decompress(stored, max_output_size=claimed, allow_extra_data=False)
             else:
                 raise FormatError(f"a unit of {length} bytes is a zstd frame of {claimed}")
         except zstandard.ZstdError as error:
             raise FormatError(f"zstd: {error}") from None
-        if len(data) != length:
+        if not length <= len(data) <= most:
             raise FormatError(f"a unit of {length} bytes decodes to {len(data)} or more")
-        return data
+        return data if len(data) == length else memoryview(data)[:length]

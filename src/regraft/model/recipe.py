@@ -23,10 +23,24 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How a unit is stored. `dictionary` is the unit that must be decoded first and primes this codec."""
+    """How a unit is stored. `dictionary` is the unit that must be decoded first and primes this codec.
+
+    room: bytes to which a unit may decode, where the format does not tell: only the first `Units.length` count.
+    patch: how PATCH operations join the decoded bytes with those of the base; one of `engine.patch.NAMES`.
+    """
 
     name: str
     dictionary: int | None = None
+    room: int = 0
+    patch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The one image that a delta turns into its target: `size` in bytes; `digest` None if nothing tells it."""
+
+    size: int
+    digest: Digest | None = None
 
 
 class Units:
@@ -64,6 +78,7 @@ class Recipe:
     """A target image as a table of operations.
 
     In a recipe, COPY and PATCH refer to seed 0, the one base of a delta; chunked formats have only DATA (and ZERO).
+    `base` is what is known of that base, None if there is none.
     `digest` is that of the whole target; None says that the format has none: then the rows' digests must cover every
     byte, or the release metadata must bring one.
     """
@@ -75,6 +90,7 @@ class Recipe:
     digest: Digest | None = None
     chunker: str = ""  #: the rule that made the cuts, as in `Index.chunker`; empty if unknown
     identity: bytes = field(default=b"")  #: digest of the artifact's description: two recipes with it are the same
+    base: Base | None = None
 
     @property
     def size(self) -> int:
@@ -91,6 +107,11 @@ class Recipe:
         algorithm = self.table.digests.algorithm
         return algorithm if algorithm is not None and algorithm.size >= SHORTEST_IDENTITY else None
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether operations refer to seed 0."""
+        return Kind.COPY in self.table.kind or Kind.PATCH in self.table.kind
+
     def verifiable(self) -> bool:
         """Whether every byte of the target is covered by a digest: of the image, of each row, or of each unit."""
         if self.digest is not None or self.table.digests.algorithm is not None:
@@ -104,12 +125,15 @@ class Recipe:
         A parser calls this last; ways out rely on it.
         """
         table, units = self.table, self.units
+        base_size = self.base.size if self.base is not None else 1 << 64
         for row in range(len(table)):
             for number in range(table.first[row], table.first[row + 1]):
                 if table.kind[number] in (Kind.DATA, Kind.PATCH):
                     unit = table.unit[number]
                     if unit >= len(units) or table.within[number] + table.length(row) > units.length[unit]:
                         raise ValueError(f"row {row} refers outside of its unit")
+                if table.kind[number] in (Kind.COPY, Kind.PATCH) and table.at[number] + table.length(row) > base_size:
+                    raise ValueError(f"row {row} refers outside of its base")
         for unit in range(len(units)):
             if units.blob[unit] >= len(self.blobs) or units.codec[unit] >= len(self.codecs):
                 raise ValueError(f"unit {unit} refers to a blob or codec that is not there")

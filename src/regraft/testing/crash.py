@@ -78,6 +78,11 @@ class Log:
         self.target = _RecordingMedium(self, world.target, 0)
         self.directory = _RecordingDirectory(self, world.directory)
 
+    @property
+    def initial(self) -> World:
+        """What there was before the run; not to be changed."""
+        return self._initial
+
     def new_body(self) -> int:
         """A number for a medium that is opened or created."""
         self._bodies += 1
