@@ -243,8 +243,8 @@ def test_a_damaged_source_repairs_nothing_wrongly() -> None:
 
 def test_chunks_known_by_our_own_digest_need_the_same_artifact(pair: Pair) -> None:
     """With digests of 8 bytes in the archive, the store knows the chunks by SHA-256."""
-    new = archives.pack(pair.new, replace(archives.SMALL, hash_length=8))
-    old = archives.pack(pair.old, replace(archives.SMALL, hash_length=8))
+    new = archives.pack(pair.new, cba_packer.Options(average=16384, minimum=4096, maximum=65536, hash_length=8))
+    old = archives.pack(pair.old, cba_packer.Options(average=16384, minimum=4096, maximum=65536, hash_length=8))
     store = new_store(DEFAULT)
     clone(store, "v", new.recipe, [CountingSource(new.content)])
     folder(store)["00000001.pack"].content[0] ^= 1
