@@ -105,8 +105,7 @@ def _mark(store: Store, limits: Limits) -> list[_Use]:
         if use.algorithm not in needed:
             continue
         lookup, marks = needed[use.algorithm], seen[use.algorithm]
-        for row in range(len(pack.index)):
-            digest, length, _ = pack.record(row)
+        for row, (digest, length) in enumerate(zip(pack.index.digests, pack.index.lengths, strict=True)):
             chunk = lookup.find(digest, length)
             if chunk >= 0 and not marks[chunk]:
                 marks[chunk] = 1
