@@ -194,6 +194,17 @@ def test_a_description_damaged_anywhere_is_found() -> None:
         assert list(verify(store, limits=SMALL).damage) == ["v2"]
 
 
+def test_a_damaged_intent_is_found_and_the_clone_begins_anew() -> None:
+    store = two_images()
+    folder(store)["v3.partial"] = MemoryMedium(b"damaged", name="v3.partial")
+    assert list(verify(store).damage) == ["v3"]
+    with pytest.raises(StateError, match="own digest"):
+        collect(store, limits=SMALL)
+    assert not put(store, "v3", image(77)).resumed
+    assert verify(store).sound
+    collect(store, limits=SMALL)
+
+
 def test_a_repair_fetches_what_is_missing_and_nothing_else() -> None:
     store = two_images()
     flip(folder(store))
