@@ -176,7 +176,7 @@ class _Task:
         for name in self.store.images():
             with suppress(StateError, FormatError):
                 found = self.store.description(name)
-                if found.identity == self.frame.identity:
+                if found.identity == self.frame.identity and found.bounds == self.frame.bounds:
                     return found
         return None
 
