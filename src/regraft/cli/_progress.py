@@ -26,6 +26,7 @@ _WORDS = {
     "write": "writing",
     "verify": "reading back",
     "unpack": "unpacking",
+    "compact": "compacting",
 }
 
 
