@@ -124,7 +124,7 @@ def make_cow(
         base.close()
         target.close()
     ops = made.cow.ops
-    counts = {kind: 0 for kind in CowKind}
+    counts = dict.fromkeys(CowKind, 0)
     for kind, factor in zip(ops.kind, ops.factor, strict=True):
         counts[CowKind(kind)] += 1 << factor
     facts = {
