@@ -162,7 +162,7 @@ class Installer:
 
 
 def to_cow(
-    blobs: Medium, name: str, old: Medium, out: Medium, options: Options = Options(),
+    blobs: Medium, name: str, old: Medium, out: Medium, options: Options | None = None,
     *, limits: Limits = DEFAULT, progress: Progress = QUIET,
 ) -> android_cow.Made:  # fmt: skip
     """Write the COW file of one partition of a payload to the empty medium `out`.
@@ -177,6 +177,6 @@ def to_cow(
         image = FileMedium(os.dup(file.fileno()), f"the new {name}")
         try:
             Installer(payload, partition, blobs, old, image, limits=limits, progress=progress).run()
-            return android_cow.make(old, image, out, options, limits=limits, progress=progress)
+            return android_cow.make(old, image, out, options or Options(), limits=limits, progress=progress)
         finally:
             image.close()
