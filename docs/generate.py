@@ -210,8 +210,8 @@ def formats() -> str:
     text += (
         "Journal and kept index lie beside the target: for a file as `NAME.regraft.journal` and\n"
         "`NAME.regraft.index`, for a block device in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE`\n"
-        "names. Either can be removed at any time: without the journal an interrupted update starts over, without the index the next one reads all of\n"
-        "its source.\n"
+        "names. Either can be removed at any time: without the journal an interrupted update starts over, without\n"
+        "the index the next one reads all of its source.\n"
     )
     own = (("Journal", journal), ("Kept index", kept_index), ("Sidecar of a delta", sidecar))
     text += _pages_of(own) + "\n## Pairwise deltas\n\n"

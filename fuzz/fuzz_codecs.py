@@ -43,10 +43,9 @@ def seeds() -> list[bytes]:
             frame = zstandard.ZstdCompressor(dict_data=words, compression_params=parameters).compress(content)
             found.append(len(content).to_bytes(2, "little") + bytes([dictionary]) + frame)
     raw = zlib.compressobj(wbits=-11)
-    for stored in (
-        zlib.compress(content), raw.compress(content) + raw.flush(), bz2.compress(content), lzma.compress(content),
-        lz4.block.compress(content, store_size=False), brotli.compress(content),
-    ):  # fmt: skip
-        found.append(len(content).to_bytes(2, "little") + b"\0" + stored)
+    head = len(content).to_bytes(2, "little") + b"\0"
+    found += [head + zlib.compress(content), head + raw.compress(content) + raw.flush(), head + bz2.compress(content)]
+    found += [head + lzma.compress(content), head + brotli.compress(content)]
+    found.append(head + lz4.block.compress(content, store_size=False))
     found.append(b"\x00\x01\x02\x37\xa4\x30\xec" + bytes(range(80)))
     return found
