@@ -93,7 +93,6 @@ def _facts(file: str, header: Header, with_chunks: bool) -> dict[str, Any]:
 
 
 def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
-    parameters = header.parameters
     facts: dict[str, Any] = {
         "file": file,
         "format": "bita archive (before 0.2)" if header.legacy else "bita archive",
@@ -105,7 +104,7 @@ def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
         "unique_chunks": len(header),
         "compression": header.compression,
         "compression_level": header.level,
-        "chunker": parameters.label,
+        "chunker": header.rule,
         "digest": f"blake2b512:{header.checksum.hex()}",
         "chunk_digest": header.digests.algorithm.label,
         "written_by": _readable(header.writer.encode()),
@@ -145,6 +144,7 @@ def _zchunk(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
         "compression": header.compression,
         "dictionary": header.dictionary_stored,
         "uncompressed_source": header.uncompressed_source,
+        "chunker": header.rule,
         "digest": f"{header.algorithm.label}:{header.digest.hex()}",
         "chunk_digest": header.chunk_algorithm.label,
     }

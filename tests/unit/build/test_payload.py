@@ -209,15 +209,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_verb_convert_makes_a_file_that_applies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ("--partition", "system", "--base", "old")
+    base = ("-f", "cow", "--partition", "system", "--base", "old")
     assert regraft("convert", "payload.bin", *base, "-o", "cow", "--json") == 0
     assert json.loads(capsys.readouterr().out)["format"] == "cow 3"
     assert regraft("apply", "cow", "--base", "old", "-o", "out") == 0
     assert (folder / "out").read_bytes() == (folder / "new").read_bytes()
-    assert regraft("convert", "payload.bin", "--partition", "vendor", "--base", "old", "-o", "x") == 2
+    assert regraft("convert", "payload.bin", "-f", "cow", "--partition", "vendor", "--base", "old", "-o", "x") == 2
     assert "it has system" in capsys.readouterr().err
-    assert regraft("convert", "payload.bin", "--partition", "system", "--base", "new", "-o", "x") == 22
+    assert regraft("convert", "payload.bin", "-f", "cow", "--partition", "system", "--base", "new", "-o", "x") == 22
     assert regraft("convert", "payload.bin", *base, "-o", "old") == 2
+    assert regraft("convert", "payload.bin", "-o", "x.cow") == 2
+    assert regraft("convert", "payload.bin", "--base", "old", "-o", "x.zck") == 2
     assert not (folder / "x").exists()
 
 
