@@ -18,6 +18,7 @@ class Limits:
     chunk_size: int = 16 * MIB  #: decoded bytes of one unit
     stored_size: int = 17 * MIB  #: stored bytes of one unit
     chunks: int = 4_000_000  #: of one image
+    patched_size: int = 256 * MIB  #: base or target of one bsdiff patch: each is in memory, on the build side
     dictionary_size: int = 4 * MIB  #: of a zstd dictionary
     header_size: int = 256 * MIB  #: of a chunked artifact; read in pieces, held as columns
     optional_elements: int = 64  #: of one zchunk header

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`regraft convert`: a chunked artifact in another format."""
+"""`regraft convert`: a chunked artifact in another format, or an Android payload as a COW file."""
 
 from __future__ import annotations
 
@@ -27,40 +27,61 @@ if TYPE_CHECKING:
         "regraft convert rootfs.zck -o rootfs.cba --compression brotli    for stock bita",
         "regraft convert https://host/rootfs.cba -o rootfs.zck",
         "regraft convert rootfs.cba -o rootfs.zck --rechunk                so that stock SWUpdate finds its chunks",
+        "regraft convert payload.bin --partition system --base system.img -o system.cow",
     )
 )
 @click.argument("file")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The file to write.")
 @click.option(
-    "-f", "--format", "kind", type=click.Choice(["zck", "cba"]), default=None, help="Default: by the output's name."
+    "-f",
+    "--format",
+    "kind",
+    type=click.Choice(["zck", "cba", "cow"]),
+    default=None,
+    help="Default: by the output's name.",
 )
 @click.option(
     "--compression",
-    type=click.Choice(["brotli", "zstd", "lzma", "none"]),
+    type=click.Choice(["brotli", "zstd", "lzma", "gz", "lz4", "none"]),
     default=None,
     help="Default: that of FILE where the format has it, so that stored bytes stay as they are.",
 )
 @click.option("--compression-level", "level", type=click.IntRange(1, 22), default=None, help="Default: as in pack.")
 @click.option("--rechunk", is_flag=True, help="Cut the image anew, as pack does by default.")
+@click.option("--partition", default=None, help="Of a payload: which one becomes the COW file.")
+@click.option("--base", type=click.Path(exists=True), default=None, help="Of a payload: what is in it now.")
 @network_options
 @workers_option
 @progress_option
 @json_option
 def command(
     file: str, output: str, kind: str | None, compression: str | None, level: int | None, rechunk: bool,
-    network: Network, workers: int, progress: str, as_json: bool,
+    partition: str | None, base: str | None, network: Network, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a zchunk file or bita archive of FILE, a zchunk file or bita archive (a path or URL).
 
     The cuts stay, and with them what a device can reuse; chunks are compressed anew only if the codec changes. Every
     byte is verified on the way.
+
+    If FILE is an update payload of Android (payload.bin), make the COW file of one of its partitions and a sidecar. The
+    new image is made first and compared with the payload's digest; signatures are not looked at. Operations that need
+    an encoder of the same bits (PUFFDIFF, ZUCCHINI, LZ4DIFF) are refused.
     """
     from regraft.cli._artifact import is_url, open_artifact
     from regraft.engine.files import replacing
 
-    kind = kind or {".zck": "zck", ".cba": "cba"}.get(os.path.splitext(output)[1])
+    kind = kind or {".zck": "zck", ".cba": "cba", ".cow": "cow"}.get(os.path.splitext(output)[1])
     if kind is None:
         raise UsageError(f"{output}: of which format?", cure="give it with -f")
+    if kind == "cow":
+        from regraft.cli._convert_payload import convert_payload
+
+        if partition is None or base is None:
+            raise UsageError("a COW file is made of a payload, with --partition and --base")
+        convert_payload(file, partition, base, output, compression, level, workers, progress, as_json)
+        return
+    if partition is not None or base is not None or compression in ("gz", "lz4"):
+        raise UsageError("--partition, --base, gz and lz4 are for COW files", cure="give -f cow")
     if not is_url(file) and os.path.exists(output) and os.path.samefile(file, output):
         raise UsageError(f"{output} is what is to be converted", cure="write another file")
     wish = _Wish(compression, level, workers, rechunk)

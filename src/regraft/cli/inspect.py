@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
     """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index.
 
-    Also deltas: a diff of dm-update, a COW file of Android, a sidecar.
+    Also deltas: a diff of dm-update, a COW file of Android, a sidecar; and an Android payload.
     """
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
     from regraft.engine.deltas import is_delta
     from regraft.engine.files import open_source
-    from regraft.formats import kept_index, sidecar
+    from regraft.formats import kept_index, payload, sidecar
 
     if is_url(file):
         with open_artifact(file, network) as artifact:
@@ -67,6 +67,11 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
             from regraft.cli._inspect_delta import delta_facts
 
             _show(delta_facts(file, medium, with_chunks), as_json)
+            return
+        if bytes(head).startswith(payload.MAGIC):
+            from regraft.cli._inspect_delta import payload_facts
+
+            _show(payload_facts(file, medium), as_json)
             return
         if bytes(head) == sidecar.MAGIC:
             from regraft.cli._inspect_delta import sidecar_facts
@@ -175,6 +180,10 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
                 digest = chunk.get("digest") or chunk["stored_digest"]
                 stored = f"{chunk['stored_offset']:>12} {chunk['stored']:>8}"
                 click.echo(f"{where:>12} {chunk['length']:>8} {stored} {digest}")
+        elif name == "partitions":
+            for part in value:
+                made_of = ", ".join(f"{count} {kind}" for kind, count in part["operations"].items())
+                click.echo(f"{part['name']:<20} {size(part['new_size'])}: {made_of}")
         elif name == "metadata":
             for key, content in value.items():
                 click.echo(f"{'metadata':<20} {_readable(key.encode())}: {content}")

@@ -88,6 +88,23 @@ class Decoder:
             raise FormatError(f"a unit of {length} bytes decodes to {end}")
         return data
 
+    def decode_all(self, stored: Buffer, most: int) -> bytes:
+        """The bytes of a unit that does not tell how many they are, at most `most`. Raises FormatError.
+
+        For codecs whose streams have an end: not for lz4.
+        """
+        if self._name == "none":
+            data = bytes(stored)
+        elif self._name == "zstd":
+            data = bytes(self._zstd(stored, 0, most, whole=True))
+        elif self._name == "lz4":
+            raise UnsupportedError("an lz4 block of unknown length")
+        else:
+            data = b"".join(self._pieces(stored, most))
+        if len(data) > most:
+            raise FormatError(f"a unit of at most {most} bytes decodes to more")
+        return data
+
     def _pieces(self, stored: Buffer, most: int) -> Iterator[bytes]:
         if self._name == "brotli":
             return self._bounded_brotli(stored, most)
@@ -173,7 +190,7 @@ class Decoder:
         if not decoder.is_finished():
             raise FormatError("brotli: the unit does not end with its stream")
 
-    def _zstd(self, stored: Buffer, length: int, most: int) -> Buffer:
+    def _zstd(self, stored: Buffer, length: int, most: int, *, whole: bool = False) -> Buffer:
         decompressor = getattr(self._local, "zstd", None)
         try:
             if decompressor is None:  # a context is not to be shared between threads
@@ -191,4 +208,4 @@ class Decoder:
             raise FormatError(f"zstd: {error}") from None
         if not length <= len(data) <= most:
             raise FormatError(f"a unit of {length} bytes decodes to {len(data)} or more")
-        return data if len(data) == length else memoryview(data)[:length]
+        return data if whole or len(data) == length else memoryview(data)[:length]
