@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,6 +209,7 @@ def test_a_planned_hand_over_is_not_noticed(guest: Guest, images: Images) -> Non
 def test_a_mounted_device_is_not_taken_away(guest: Guest, images: Images) -> None:
     def hold(device: str, pid: int) -> list[Any]:
         import os
+        import signal
         import subprocess
         import time
 
@@ -248,6 +248,7 @@ def test_lost_connections_are_replaced(guest: Guest, images: Images) -> None:
     def read(device: str, pid: int) -> list[Any]:
         import hashlib
         import os
+        import signal
         import threading
 
         os.kill(pid, signal.SIGSTOP)

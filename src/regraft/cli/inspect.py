@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,8 @@ from regraft.cli._output import emit_json, size
 
 if TYPE_CHECKING:
     from regraft.cli._artifact import Header
+
+_SHOWN = 4096  # bytes of a value up to which it is shown whole
 
 
 @click.command(
@@ -128,7 +131,9 @@ def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
 
 
 def _readable(value: bytes) -> str:
-    """Printable text as it is, else hexadecimal."""
+    """Printable text as it is, else hexadecimal; of what is longer than a screen, size and digest."""
+    if len(value) > _SHOWN:
+        return f"{len(value)} bytes, sha256:{hashlib.sha256(value).hexdigest()}"
     text = value.decode("utf-8", "replace")
     return text if text.isprintable() and "\ufffd" not in text else f"hex:{value.hex()}"
 

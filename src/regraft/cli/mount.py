@@ -190,7 +190,9 @@ def _file(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
     image = stack.enter_context(open_export(job.what, network=job.network, report=faults.report))
     file = mount_file(image, job.file, report=faults.report)
     record = Record("fuse", file.path, job.what, image.size, os.getpid(), connections=DEFAULT.fuse_threads)
-    return FuseMount(file, record, faults), file.path
+    mount = FuseMount(file, record, faults)
+    stack.callback(mount.close)
+    return mount, file.path
 
 
 def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
@@ -222,6 +224,7 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
     if attached and old is not None and old.mapper and verified_size(old.mapper):
         record = replace(record, mapper=old.mapper, root_hash=old.root_hash)
     mount = NbdMount(whole, attachment, record, faults)
+    stack.callback(mount.close)
     if job.take_over:
         _take_over(mount, record, old)
     elif attached:
