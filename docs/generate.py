@@ -23,7 +23,7 @@ import regraft.cli
 from regraft.cli._group import VerbGroup
 from regraft.cli.explain import statuses
 from regraft.errors import RegraftError, tree
-from regraft.formats import journal, kept_index
+from regraft.formats import journal, kept_index, merge_state
 from regraft.limits import DEFAULT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,15 +204,20 @@ def _amount(value: float, expression: str) -> str:
 
 
 def formats() -> str:
-    """The two files that regraft keeps on a device, from the docstrings of the modules that read and write them."""
+    """The files that regraft keeps on a device, from the docstrings of the modules that read and write them."""
     text = "# Formats of regraft's own files\n\n"
     text += (
-        "Both lie beside the target: for a file as `NAME.regraft.journal` and `NAME.regraft.index`, for a block\n"
-        "device in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE` names. Either can be removed at any\n"
-        "time: without the journal an interrupted update starts over, without the index the next one reads all of\n"
-        "its source.\n"
+        "They lie beside the target: for a file as `NAME.regraft.journal`, `NAME.regraft.index` and\n"
+        "`NAME.regraft.merge`, for a block device in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE` names.\n"
+        "The first two can be removed at any time: without the journal an interrupted update starts over, without\n"
+        "the index the next one reads all of its source. The journal of a merge must stay until the merge is done:\n"
+        "it holds what is nowhere else.\n"
     )
-    for title, module in (("Journal", journal), ("Kept index", kept_index)):
+    for title, module in (
+        ("Journal", journal),
+        ("Kept index", kept_index),
+        ("Journal of a merge", merge_state),
+    ):
         text += f"\n## {title}\n\n{_markdown(inspect.cleandoc(module.__doc__ or ''))}\n"
     return _HEAD + text
 

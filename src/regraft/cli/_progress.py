@@ -19,7 +19,10 @@ _WORDS = {
     "pack": "packing",
     "index": "reading the seed",
     "look": "looking at the target",
+    "base": "checking the base",
+    "fetch": "fetching",
     "write": "writing",
+    "merge": "merging",
     "verify": "reading back",
     "unpack": "unpacking",
 }

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way out `merge`: a plan executed over its own base, in place, while others read.
 
-What a power cut leaves is a state from which the same call goes on (docs/adr/0004). A direct batch changes nothing that
-it reads: it is written, synced, recorded, and after a cut done again. A window is computed, made durable in the journal
-with its digest, and only then written in place: after a cut it is written again from there. A record never promises
-what is not yet durable.
+What a power cut leaves is a state from which the same call goes on (docs/concepts/live-updates.md). A direct batch
+changes nothing that it reads: it is written, synced, recorded, and after a cut done again. A window is computed, made
+durable in the journal with its digest, and only then written in place: after a cut it is written again from there. A
+record never promises what is not yet durable.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Merge:
     # -- steering -----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Let `run` finish its batch and return. From any thread or signal handler."""
+        """Let `run` finish its batch and return, until `go_on`. From any thread or signal handler."""
         self._stopping.set()
         self._running.set()
 
@@ -150,7 +150,8 @@ class Merge:
         self._running.clear()
 
     def go_on(self) -> None:
-        """End a pause."""
+        """Take back `pause` and `stop`."""
+        self._stopping.clear()
         self._running.set()
 
     # -- preparing ----------------------------------------------------------------------------------------------------
@@ -180,7 +181,10 @@ class Merge:
             )
         records = [record for record in records if record.plan == identity]
         if records and records[0].base != base:
-            raise StateError(f"{self.journal.medium.name} belongs to a merge onto another base")
+            raise StateError(
+                f"{self.journal.medium.name} belongs to a merge onto another base",
+                cure="give the same base and what was said of it then",
+            )
         if records and records[0].state is State.COMPLETE and not self._is_complete():
             records = []  # another image was put there since
         for record in records:
@@ -221,6 +225,8 @@ class Merge:
         self._begun = True
         if record.state is State.COMPLETE:
             self._state = "complete"
+        elif record.status:
+            self._state, self._error = "failed", record.words
         journaled = record.state is State.JOURNALED
         self._take(
             schedule, record.batch, self._window_of(schedule, record.batch, record.window_at) if journaled else None
@@ -277,7 +283,6 @@ class Merge:
         Raises what stopped it: MediumError, SourceError, DigestError and so on; the cause is in `status`, and in the
         journal if that can be written. Call again to go on.
         """
-        self._stopping.clear()
         try:
             return self._run()
         except BaseException as error:
