@@ -102,6 +102,14 @@ def test_a_base_of_which_nothing_is_known_is_refused() -> None:
         job.merge(job.medium(), state(), base_digest=None).run()
 
 
+def test_what_nothing_is_known_of_can_be_done_without() -> None:
+    job = swapping(digests=False)
+    job.plan = replace(job.plan, recipe=replace(job.plan.recipe, digest=None))
+    base = job.medium()
+    assert job.merge(base, state(), base_digest=None, unverified=True).run()
+    assert base.content == job.new
+
+
 def test_an_image_of_which_nothing_is_known_is_refused() -> None:
     job = swapping(digests=False)
     job.plan = replace(job.plan, recipe=replace(job.plan.recipe, digest=None))
@@ -251,8 +259,12 @@ def test_the_schedule_is_not_believed_when_damaged() -> None:
 @pytest.mark.parametrize("lose", [False, True], ids=["", "and loses what was written"])
 @pytest.mark.parametrize("process", ["same", "new"])
 @pytest.mark.parametrize("after", range(12))
-def test_a_sync_that_fails_stops_the_merge_which_goes_on_when_told(after: int, process: str, lose: bool) -> None:
-    job, directory = swapping(), state()
+@pytest.mark.parametrize("kind", ["journaled", "direct"])
+def test_a_sync_that_fails_stops_the_merge_which_goes_on_when_told(
+    after: int, process: str, lose: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Merge, "ahead", 0)
+    job, directory = swapping() if kind == "journaled" else blocks_job(OLD, [31] * 32, BLOCK), state()
     base = Failing(OLD)
     base.syncs, base.lose = after, lose
     merge = job.merge(base, directory, window=4 * BLOCK, limits=SMALL)
