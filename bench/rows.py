@@ -157,6 +157,39 @@ def link(material: Material, runs: int) -> Iterator[Row]:
         )
 
 
+def merging(_material: Material, runs: int) -> Iterator[Row]:
+    """Order a million blocks; merge in place beside dd of as many bytes that syncs as often."""
+    child = [PYTHON, _HERE / "merge.py"]
+    told = [json.loads(run([*child, "order", "1000000"]).output) for _ in range(runs)]
+    best = min(told, key=lambda one: one["seconds"])
+    yield at_most(
+        "order", f"order 1 M blocks, permuted ({best['conversions']} converted)", f"{best['seconds']:.2f} s", "2 s",
+        best["seconds"] / 2, 1,
+    )  # fmt: skip
+    yield at_most(
+        "order-memory", "the same, memory", f"{best['memory'] / MIB:.0f} MiB", "64 MiB", best["memory"] / (64 * MIB), 1
+    )
+    dd, size = peer("dd"), 256 * MIB
+    for kind, goal in (("direct", 1.3), ("journaled", 2.5)):
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(runs):
+            with scratch() as folder:
+                ours.append(json.loads(run([*child, kind, folder, str(size)]).output)["seconds"])
+                source = folder / ("stored" if kind == "direct" else "base")
+                target = folder / "copy"
+                with target.open("wb") as file:
+                    file.write(bytes(size))
+                os.sync()
+                command = [dd, f"if={source}", f"of={target}", "bs=8M", "oflag=dsync", "conv=notrunc"]
+                theirs.append(run(command).wall)
+        ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+        yield at_most(
+            f"merge-{kind}", f"merge 256 MiB, {kind}, without reading back, against dd with a sync per 8 MiB",
+            f"{min(ours):.2f} s at best", f"{min(theirs):.2f} s at best", ratios[len(ratios) // 2], goal,
+        )  # fmt: skip
+
+
 def memory(material: Material, _runs: int) -> Iterator[Row]:
     """Peak resident memory of every device command on an image of 1 GiB."""
     quiet = ["--progress", "none"]
@@ -196,7 +229,15 @@ def memory(material: Material, _runs: int) -> Iterator[Row]:
             )
 
 
-ROWS = {"pack": pack, "index": index, "install": install, "kept": kept, "link": link, "memory": memory}
+ROWS = {
+    "pack": pack,
+    "index": index,
+    "install": install,
+    "kept": kept,
+    "link": link,
+    "merge": merging,
+    "memory": memory,
+}
 
 
 class _Site:

@@ -25,7 +25,8 @@ from regraft.cli._group import VerbGroup
 from regraft.cli.explain import statuses
 from regraft.errors import RegraftError, tree
 from regraft.formats import (
-    android_cow, bsdiff, chunk_rules, cow_v2, cow_v3, dm_update, journal, kept_index, payload, sidecar,
+    android_cow, bsdiff, chunk_rules, cow_v2, cow_v3, dm_update, journal, kept_index, merge_state,
+    payload, sidecar,
 )  # fmt: skip
 from regraft.limits import DEFAULT
 
@@ -210,12 +211,16 @@ def formats() -> str:
     """The files of regraft's own, and pairwise deltas, from the docstrings of the modules that read and write them."""
     text = "# Formats\n\n## regraft's own files\n\n"
     text += (
-        "Journal and kept index lie beside the target: for a file as `NAME.regraft.journal` and\n"
-        "`NAME.regraft.index`, for a block device in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE`\n"
-        "names. Either can be removed at any time: without the journal an interrupted update starts over, without\n"
-        "the index the next one reads all of its source.\n"
+        "Journals and the kept index lie beside the target: for a file as `NAME.regraft.journal`,\n"
+        "`NAME.regraft.merge` and `NAME.regraft.index`, for a block device in `/var/lib/regraft`, or in the folder\n"
+        "that `REGRAFT_STATE` names. Journal and index can be removed at any time: without the journal an interrupted\n"
+        "update starts over, without the index the next one reads all of its source. The journal of a merge must stay\n"
+        "until the merge is done: it holds what is nowhere else.\n"
     )
-    own = (("Journal", journal), ("Kept index", kept_index), ("Sidecar of a delta", sidecar))
+    own = (
+        ("Journal", journal), ("Journal of a merge", merge_state), ("Kept index", kept_index),
+        ("Sidecar of a delta", sidecar),
+    )  # fmt: skip
     text += _pages_of(own) + "\n## Pairwise deltas\n\n"
     text += (
         "A delta makes one image of one other. regraft reads and writes diffs of dm-update and COW files, and reads\n"

@@ -245,11 +245,8 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         else:
             direct += size
     converted = converted_bytes = 0
-    wanted: set[int] = set()
     for row in schedule.rows:
         number = table.first[row] + schedule.choice[row]
-        if table.kind[number] in (Kind.DATA, Kind.PATCH):
-            wanted.add(table.unit[number])
         if schedule.choice[row] and reads_base(table, table.first[row]) and not reads_base(table, number):
             converted, converted_bytes = converted + 1, converted_bytes + table.length(row)
     record = merge_state.Record(b"", b"", b"", len(schedule.build()), largest)
@@ -263,11 +260,23 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         journaled=journaled,
         converted=converted,
         converted_bytes=converted_bytes,
-        stored=sum(units.stored[unit] for unit in wanted),
+        stored=sum(units.stored[unit] for unit in stored_units(plan, schedule)),
         largest_window=largest,
         journal=record.journal_size,
         flushes=2 * (len(schedule) - windows) + 3 * windows + 2,
     )
+
+
+def stored_units(plan: Plan, schedule: Schedule, batch: int = 0) -> list[int]:
+    """The units that are decoded from `batch` on, with the dictionaries that they need; ascending."""
+    table, units, codecs = plan.table, plan.recipe.units, plan.recipe.codecs
+    wanted: set[int] = set()
+    for row in schedule.rows[schedule.starts[batch] :]:
+        number = table.first[row] + schedule.choice[row]
+        if table.kind[number] in (Kind.DATA, Kind.PATCH):
+            wanted.add(table.unit[number])
+    dictionaries = {codecs[units.codec[unit]].dictionary for unit in wanted}
+    return sorted(wanted.union(unit for unit in dictionaries if unit is not None))
 
 
 def runs(plan: Plan, rows: array[int], choice: bytes, maximum: int) -> Iterator[tuple[int, int, bool]]:
