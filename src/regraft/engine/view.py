@@ -192,30 +192,27 @@ class View:
         elif kind == Kind.COPY and self._table.length(row) > max(self.limits.view_cache, self.limits.chunk_size):
             self._copy_long(number, row, within, view)
         else:
-            data = self._obtain(number, row, waiting)
-            view[:] = data[within : within + len(view)]
+            entry, start = self._obtain(number, row, waiting)
+            view[:] = entry.data[start + within : start + within + len(view)]
 
-    def _obtain(self, number: int, row: int, waiting: _Waiting) -> memoryview:
-        """The whole row by operation `number`, verified. It is then in the cache, and kept."""
+    def _obtain(self, number: int, row: int, waiting: _Waiting) -> tuple[Entry, int]:
+        """The whole row by operation `number`, verified, and where it begins in the entry. It is then in the cache, and
+        kept. Its bytes are held on to by nothing but the entry: see `Flights.alone`."""
         table = self._table
         if table.kind[number] == Kind.DATA:
-            entry = waiting.take(table.unit[number])
-            within = table.within[number]
-            if row in entry.rows:
-                return entry.data[within : within + table.length(row)]
-            data = self._flights.decoder.row(row, within, entry.data)
-            entry.rows.add(row)
-        else:
-            found = self._cache.get(~row)
-            if found is not None:
-                return found.data
-            data = self._make(number, row, waiting)
-            self._cache.put(~row, Entry(data, row))
-        self._put(row, data)
-        return data
+            entry, within = waiting.take(table.unit[number]), table.within[number]
+            if row not in entry.rows:
+                self._put(row, self._flights.decoder.row(row, within, entry.data))
+                entry.rows.add(row)
+            return entry, within
+        found = self._cache.get(~row)
+        if found is None:
+            found = self._make(number, row, waiting)
+            self._put(row, found.data)
+        return found, 0
 
-    def _make(self, number: int, row: int, waiting: _Waiting) -> memoryview:
-        """The whole row by a COPY or PATCH operation, verified."""
+    def _make(self, number: int, row: int, waiting: _Waiting) -> Entry:
+        """The whole row by a COPY or PATCH operation, verified. It is then in the cache."""
         table = self._table
         decoded: memoryview | None = None
         if table.kind[number] == Kind.PATCH:
@@ -226,7 +223,10 @@ class View:
             self._read_seed(number, row, 0, base)
             if decoded is not None:
                 base = memoryview(self._patch(self.plan, number, base, decoded))
-            return self._flights.decoder.row(row, 0, base)
+            entry = Entry(self._flights.decoder.row(row, 0, base), row)
+            self._flights.made(entry)
+            self._cache.put(~row, entry)
+            return entry
 
     def _read_seed(self, number: int, row: int, within: int, view: memoryview) -> None:
         seed, at = self._seeds[self._table.source[number]], self._table.at[number] + within

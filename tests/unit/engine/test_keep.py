@@ -285,7 +285,9 @@ def test_sequences_are_told_from_jumps() -> None:
     heads = Heads()
     assert [heads.note(far * row, far * row + 4096) for row in range(20)] == [False] * 20
     heads = Heads()
-    found = [heads.note(start + row * 4096, start + (row + 1) * 4096) for row in range(4) for start in (0, far, 2 * far)]
+    found = [
+        heads.note(start + row * 4096, start + (row + 1) * 4096) for row in range(4) for start in (0, far, 2 * far)
+    ]
     assert found == [False] * 6 + [True] * 6
     heads = Heads()
     assert [heads.note(row * 4096, row * 4096 + 4096) for row in (0, 2, 1, 4, 3)] == [False, False, True, True, True]
@@ -293,7 +295,9 @@ def test_sequences_are_told_from_jumps() -> None:
 
 def test_a_real_file_with_holes(tmp_path: Path) -> None:
     source, target = CountingSource(IMAGE), open_target(str(tmp_path / "kept"))
-    keep = KeepFile(RECIPE, target, State(FileDirectory(str(tmp_path)), "kept.regraft"), limits=Limits(journal_interval=0.01))
+    keep = KeepFile(
+        RECIPE, target, State(FileDirectory(str(tmp_path)), "kept.regraft"), limits=Limits(journal_interval=0.01)
+    )
     keep.start()
     view = View(match(RECIPE, []), [], [source], keep=keep)
     read(view, 0, 3000)
