@@ -61,6 +61,11 @@ class Flights:
     def cached(self, unit: int) -> Entry | None:
         return self._cache.get(unit)
 
+    def missing(self, units: Iterable[int]) -> list[int]:
+        """Those that are neither in the cache nor being fetched."""
+        with self._lock:
+            return [unit for unit in units if unit not in self._flights and self._cache.get(unit) is None]
+
     @contextmanager
     def alone(self, size: int) -> Iterator[None]:
         """Entered by one thread at a time if `size` bytes are too many to be in memory several times, and then with

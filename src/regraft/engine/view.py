@@ -100,7 +100,8 @@ class View:
         return self._keep.finished if self._keep is not None else None
 
     def close(self) -> None:
-        """Fetch no more. Neither seeds nor blobs nor what was kept are closed."""
+        """Fetch and keep no more. Neither seeds nor blobs nor what was kept are closed."""
+        self._keeping = False
         self._flights.close()
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -202,14 +203,13 @@ class View:
         if table.kind[number] == Kind.DATA:
             entry, within = waiting.take(table.unit[number]), table.within[number]
             if row not in entry.rows:
-                self._put(row, self._flights.decoder.row(row, within, entry.data))
+                self._flights.decoder.row(row, within, entry.data)
                 entry.rows.add(row)
-            return entry, within
-        found = self._cache.get(~row)
-        if found is None:
-            found = self._make(number, row, waiting)
-            self._put(row, found.data)
-        return found, 0
+        else:
+            entry, within = self._cache.get(~row) or self._make(number, row, waiting), 0
+        if self._keep is not None:
+            self._put(row, entry.data[within : within + table.length(row)])
+        return entry, within
 
     def _make(self, number: int, row: int, waiting: _Waiting) -> Entry:
         """The whole row by a COPY or PATCH operation, verified. It is then in the cache."""
@@ -311,7 +311,8 @@ class View:
             waiting.forget(self._table.unit[number])
 
     def fetch_ahead(self, offset: int, end: int) -> None:
-        """Begin to fetch what a read of these bytes would wait for."""
+        """Begin to fetch what a read of these bytes would wait for, once that is at least half of them: a reader that
+        moves on step by step is then preceded by few large requests."""
         bounds = self._table.bounds
         row = bisect_right(bounds, offset) - 1
         wanted: dict[int, None] = {}
@@ -320,8 +321,10 @@ class View:
             if unit is not None and not self._flights.is_local(unit):
                 wanted[unit] = None
             row += 1
-        if wanted:
-            self._flights.want(wanted)
+        missing = self._flights.missing(wanted)
+        lengths = self.plan.recipe.units.length
+        if missing and 2 * sum(lengths[unit] for unit in missing) >= end - offset:
+            self._flights.want(missing)
 
     # -- describing ---------------------------------------------------------------------------------------------------
 
