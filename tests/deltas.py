@@ -5,23 +5,24 @@ from __future__ import annotations
 
 import random
 import zlib
+from array import array
 from dataclasses import dataclass
 
+import brotli
 import lz4.block
 import zstandard
 
+from regraft.build import android_cow as cow_maker
 from regraft.build import dm_update as maker
+from regraft.build.ordering import Order, simple_order
 from regraft.engine.apply import apply
 from regraft.engine.blobs import LocalBlob
 from regraft.engine.deltas import open_delta
 from regraft.engine.match import match
-from regraft.engine.seeds import Seed
+from regraft.engine.seeds import Seed, base_seed
 from regraft.engine.stream import Streamer
 from regraft.formats.sidecar import Sidecar
-from regraft.model import Index
-from regraft.model.digest import DigestColumn
 from regraft.testing.memory import MemoryMedium
-from array import array
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def dm_update(old: bytes, new: bytes, options: maker.Options | None = None) -> U
 
 
 def base_of(image: bytes) -> Seed:
-    return Seed(MemoryMedium(image, name="base"), Index(array("Q", [0]), DigestColumn(None), ""))
+    return base_seed(MemoryMedium(image, name="base"))
 
 
 def applied(update: Update, *, content: bytes | None = None, sidecar: bool = True, base: bytes | None = None) -> bytes:
@@ -72,9 +73,7 @@ def applied(update: Update, *, content: bytes | None = None, sidecar: bool = Tru
     seed = base_of(update.old if base is None else base)
     delta = open_delta(blob, seed.medium.size, update.sidecar if sidecar else None)
     target = MemoryMedium()
-    apply(
-        delta.recipe, [seed], [LocalBlob(blob)], target, workers=2, digest=None if sidecar else update.sidecar.target
-    )
+    apply(delta.recipe, [seed], [LocalBlob(blob)], target, workers=2, digest=None if sidecar else update.sidecar.target)
     return bytes(target.content)
 
 
@@ -132,4 +131,117 @@ def read_dm_update(content: bytes, base: bytes, size: int) -> bytes:
         part = data[place * block : (place + 1) * block]
         assert len(part) == block, index
         image[where * block : (where + 1) * block] = part
+    return bytes(image[:size])
+
+
+def cow(old: bytes, new: bytes, options: cow_maker.Options | None = None, order: Order = simple_order) -> Update:
+    out = MemoryMedium()
+    made = cow_maker.make(MemoryMedium(old), MemoryMedium(new), out, options or cow_maker.Options(level=1), order=order)
+    assert made.size == len(out.content)
+    return Update(old, new, bytes(out.content), made.sidecar)
+
+
+@dataclass
+class CowOp:
+    """An operation as the layout has it; data decoded."""
+
+    kind: int
+    block: int
+    source: int
+    data: bytes = b""
+
+
+def read_cow(content: bytes) -> tuple[int, list[CowOp], list[int]]:
+    """(bytes of a block, operations, sequence) of a version 2 or 3, straight from the layout."""
+
+    def number(at: int, count: int) -> int:
+        return int.from_bytes(content[at : at + count], "little")
+
+    def decoded(name: int, stored: bytes, length: int, always: bool) -> bytes:
+        if name == 0 or (len(stored) == length and not always):
+            assert len(stored) == length
+            return stored
+        if name == 1:
+            return zlib.decompress(stored)
+        if name == 2:
+            return bytes(brotli.decompress(stored))
+        if name == 3:
+            return bytes(lz4.block.decompress(stored, uncompressed_size=length))
+        return zstandard.ZstdDecompressor().decompress(stored)
+
+    assert content[:8] == b"!!WOcwoC"
+    version, block, slots = number(8, 2), number(18, 4), number(22, 4)
+    position = number(12, 2) + number(34, 4)
+    ops: list[CowOp] = []
+    sequence: list[int] = []
+    if version == 3:
+        sequence = [number(position + 4 * i, 4) for i in range(number(38, 8))]
+        position += 4 * len(sequence) + 16 * number(50, 4)
+        data = position + 16 * number(62, 8)
+        for at in range(position, position + 16 * number(54, 8), 16):
+            stored, info = number(at, 4), number(at + 8, 8)
+            kind, factor, source = info >> 60, info >> 57 & 7, info & (1 << 48) - 1
+            length = block << factor
+            content_of = decoded(number(70, 4), content[data : data + stored], length, False) if stored else b""
+            assert kind != 2 or source == data
+            if kind == 2:
+                for part in range(1 << factor):
+                    piece = content_of[part * block : (part + 1) * block]
+                    ops.append(CowOp(2, number(at + 4, 4) + part, 0, piece))
+            else:
+                ops.append(CowOp(kind, number(at + 4, 4), source, content_of))
+            data += stored
+        assert data == len(content)
+        return block, ops, sequence
+    data = position + (slots or 1) * 20
+    count = 0
+    while content[position] != 255:
+        kind, name, stored, where, source = (
+            number(position + a, b) for a, b in ((0, 1), (1, 1), (2, 2), (4, 8), (12, 8))
+        )
+        count += 1
+        if kind == 7:
+            sequence += [number(at, 4) for at in range(source, source + stored, 4)]
+        elif kind in (1, 2, 3, 6):
+            assert kind != 2 or source == data
+            plain = decoded(name, content[data : data + stored], block, name in (1, 2)) if stored else b""
+            ops.append(CowOp(kind, where, source, plain))
+        data += stored
+        if slots:
+            position += 20 + (source if kind == 5 else 0)
+            data += slots * 20 if kind == 5 else 0
+        else:
+            position += 20 + stored
+            data += 20
+    footer = [number(position + a, b) for a, b in ((1, 1), (2, 2), (4, 8), (12, 8))]
+    assert footer == [0, 64, 20 * count, count]
+    assert len(content) == position + 84
+    return block, ops, sequence
+
+
+def merged(content: bytes, base: bytes, size: int) -> bytes:
+    """The base after a merge in place, in the order in which Android's daemon merges, one block at a time."""
+    block, ops, sequence = read_cow(content)
+    by_block = {op.block: op for op in ops}
+    assert len(by_block) == len(ops)
+    first = [by_block[number] for number in sequence] or [op for op in ops if op.kind in (1, 6)]
+    assert {op.block for op in first} == {op.block for op in ops if op.kind in (1, 6)}
+    taken = {op.block for op in first}
+    image = bytearray(base.ljust(-(-max(size, len(base)) // block) * block, b"\0"))
+    written: set[int] = set()
+    for op in first + sorted((op for op in ops if op.block not in taken), key=lambda op: op.block):
+        at = op.block * block
+        if op.kind == 1:
+            assert op.source not in written, "a source was overwritten before it was read"
+            image[at : at + block] = image[op.source * block : (op.source + 1) * block]
+        elif op.kind == 2:
+            image[at : at + block] = op.data
+        elif op.kind == 3:
+            image[at : at + block] = bytes(block)
+        else:
+            assert not written & {op.source // block, (op.source + block - 1) // block} - {op.block}
+            image[at : at + block] = bytes(
+                a ^ b for a, b in zip(image[op.source : op.source + block], op.data, strict=True)
+            )
+        written.add(op.block)
     return bytes(image[:size])

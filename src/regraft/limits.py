@@ -27,7 +27,7 @@ class Limits:
     chunker_window: int = 4096  #: bytes under the rolling hash of a chunker; those in use have 16 to 64
     metadata: int = 1024  #: entries of a bita archive
     layout_bytes: int = 512 * MIB  #: read of a file system to learn where its files begin
-    layout_cuts: int = 250_000  #: places where they do, more are not looked for
+    layout_cuts: int = 500_000  #: places where they do, that are looked at
 
     # bundles
     description_size: int = MIB  #: of an sw-description
@@ -73,12 +73,31 @@ class Limits:
     verity_tree: int = 64 * MIB  #: of the hash tree in an artifact: enough for an image of 8 GiB
     mount_record: int = 64 * KIB  #: of what is kept of one mount
 
+    # chunk stores
+    pack_size: int = 1 << 30  #: of one pack, unless a single chunk is larger
+    pack_index_size: int = 64 * MIB  #: of the index of one pack
+    description_file: int = 320 * MIB  #: of the description of one image; read whole
+    packs: int = 100_000  #: of one store
+    nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
+    nbd_workers: int = 32  #: threads for such reads, of all clients
+    nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
+
+    # views
+    view_cache: int = 8 * MIB  #: decoded bytes kept in memory
+    view_deadline: float = 30.0  #: until a read that waits for a peer fails
+    view_ahead: int = 2 * MIB  #: bytes fetched ahead of a sequential reader
+
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
     journal_interval: float = 1.0  #: time between two durable records
     journal_bytes: int = 64 * MIB  #: bytes written between two durable records
     journal_size: int = 64 * MIB  #: of the file
+
+    # merging in place
+    merge_window: int = 8 * MIB  #: rows that are read together before any of them is written, unless told otherwise
+    merge_batch: int = 8 * MIB  #: bytes written directly between two records
+    merge_conflicts: int = 64_000_000  #: pairs of rows of which one reads what the other writes
 
 
 DEFAULT = Limits()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""casync's chunker: the twin cuts as casync's loop is defined and as the vectors say, and native kernels as their twin."""
+"""casync's chunker: the twin cuts as its loop is defined and as the vectors say, and native kernels as their twin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ Parameters = tuple[int, int, int]
 
 class Index(Protocol):
     def __call__(
-        self, data: memoryview, parameters: Parameters, searched: int, final: bool, algorithm: str | None, threads: int, /
+        self,
+        data: memoryview,
+        parameters: Parameters,
+        searched: int,
+        final: bool,
+        algorithm: str | None,
+        threads: int,
+        /,
     ) -> tuple[array[int], bytes]: ...
 
 

@@ -7,7 +7,7 @@ import lzma
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO
 
@@ -156,16 +156,25 @@ def pack(
     different chunks have the same hash of the length asked for; MissingError without the package that brotli needs.
     """
     options.check(limits)
-    label, _ = placed(image, options.parameters.label, options.placement, limits=limits)
+    label = placed(image, options.parameters.label, options.placement, limits=limits)
     return build(Cutter(image, label, threads=options.workers, progress=progress), out, options, limits=limits)
 
 
-def build(source: Source, out: Medium, options: Options = Options(), *, limits: Limits = DEFAULT) -> Header:
+def build(
+    source: Source,
+    out: Medium,
+    options: Options = Options(),
+    *,
+    parameters: Parameters | None = None,
+    limits: Limits = DEFAULT,
+) -> Header:
     """Write a bita archive of the chunks that `source` gives to the empty medium `out`; return its header.
+
+    parameters: what bita is to cut seeds by; those of the options if None.
 
     The chunk data goes to an unlinked temporary file first, since the header with its size stands before it. Memory:
     the longest chunk for each thread, `limits.buffer`, and 200 bytes or so for each different chunk. A rule that is not
-    that of the options' parameters is named in the metadata. Raises what `pack` does, and what the source does.
+    that of the parameters is named in the metadata. Raises what `pack` does, and what the source does.
     """
     options.check(limits)
     if source.size > limits.image_size:
@@ -173,7 +182,8 @@ def build(source: Source, out: Medium, options: Options = Options(), *, limits: 
     order: array[int] = array("I")
     whole = Algorithm.BLAKE2B.hasher()
     metadata = dict(options.metadata)
-    if source.label != options.parameters.label:
+    parameters = parameters or options.parameters
+    if source.label != parameters.label:
         metadata[chunk_rules.KEY] = source.label.encode("ascii")
     with temporary() as file:
         body = _Body(file, options.hash_length)
@@ -181,7 +191,7 @@ def build(source: Source, out: Medium, options: Options = Options(), *, limits: 
         for stored, digest, plain in ahead(different, options.workers or default_workers(), limits.buffer):
             body.add(stored, digest, plain)
         header = Header(
-            parameters=options.parameters,
+            parameters=replace(parameters, hash_length=options.hash_length),
             digest=Digest(Algorithm.BLAKE2B, whole.digest()),
             image_size=source.size,
             compression=options.compression,

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Protocol, TypeVar
 
 from regraft.engine.chunkers import cut_stream, named
@@ -59,7 +60,9 @@ class Cutter:
 
     def chunks(self, algorithm: Algorithm, whole: Feed | None = None) -> Iterator[Chunk]:
         self._progress.phase("pack", self.size)
-        found = cut_stream(self._read, self.size, named(self.label), algorithm, threads=self._threads)
+        found = cut_stream(
+            partial(_filled, self._image), self.size, named(self.label), algorithm, threads=self._threads
+        )
         with ThreadPoolExecutor(1, "hash") as pool:
             for run, lengths, digests in found:
                 hashing = pool.submit(whole, run) if whole is not None else None
@@ -72,34 +75,28 @@ class Cutter:
                 if hashing is not None:
                     hashing.result()
 
-    def _read(self, offset: int, view: memoryview) -> None:
-        if self._image.read_into(offset, view) < len(view):
-            raise ChangedError(f"{self._image.name} became shorter while it was packed", cure="pack a file at rest")
+
+def layout_of(image: Medium, *, limits: Limits = DEFAULT) -> Layout:
+    """Where the files of an image begin and end."""
+    return layout(partial(_filled, image), image.size, limits=limits)
 
 
-def placed(image: Medium, rule: str, placement: Placement, *, limits: Limits = DEFAULT) -> tuple[str, Layout | None]:
-    """The label for cutting `image` by `rule` with a placement, and the layout found if that was asked for.
+def placed(image: Medium, rule: str, placement: Placement, *, limits: Limits = DEFAULT) -> str:
+    """The label for cutting `image` by `rule` with a placement. Without any place to cut at, the plain rule remains."""
+    if placement.files and not layout_of(image, limits=limits).cuts:
+        placement = Placement(placement.align)
+    return placement.label(rule)
 
-    Without any place to cut at, the plain rule remains: the note of the layout tells why. Raises LimitError.
-    """
-    found = None
-    if placement.files:
 
-        def read(offset: int, view: memoryview) -> None:
-            if image.read_into(offset, view) < len(view):
-                raise ChangedError(f"{image.name} became shorter while it was packed", cure="pack a file at rest")
-
-        found = layout(read, image.size, limits=limits)
-        placement = Placement(placement.align, bool(found.cuts))
-    label = placement.label(rule)
-    named(label, limits=limits)
-    return label, found
+def _filled(image: Medium, offset: int, view: memoryview) -> None:
+    if image.read_into(offset, view) < len(view):
+        raise ChangedError(f"{image.name} became shorter while it was packed", cure="pack a file at rest")
 
 
 T = TypeVar("T")
 
 
-def ahead(tasks: Iterable[tuple[int, Callable[[], T]]], workers: int, bound: int) -> Iterator[T]:
+def ahead(tasks: Iterable[tuple[int, Callable[[], T]]], workers: int, bound: int) -> Generator[T, None, None]:
     """Do (bytes in memory, work) in threads; results come in order. Waiting tasks hold about `bound` bytes at most."""
     waiting: deque[tuple[int, Future[T]]] = deque()
     held = 0

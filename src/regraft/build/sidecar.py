@@ -8,7 +8,7 @@ from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.verify import batches, row_lengths
 from regraft.errors import ChangedError
-from regraft.model import Algorithm, DigestColumn, OpTable
+from regraft.model import Algorithm, DigestColumn, OpTable, Units
 
 _BATCH = 8 << 20
 
@@ -26,6 +26,16 @@ def digest_rows(image: Medium, table: OpTable, *, progress: Progress = QUIET) ->
             buffer[:size], row_lengths(table, first, count), algorithm=Algorithm.SHA256.label
         )
         progress.advance(size, Origin.SEED)
+    return digests
+
+
+def digest_units(delta: Medium, units: Units) -> DigestColumn:
+    """SHA-256 of each unit's stored bytes in `delta`."""
+    digests = DigestColumn(Algorithm.SHA256)
+    for unit in range(len(units)):
+        stored = bytearray(units.stored[unit])
+        delta.read_into(units.offset[unit], memoryview(stored))
+        digests.append(Algorithm.SHA256.of(stored))
     return digests
 
 

@@ -110,7 +110,7 @@ def pack(
     Raises ChangedError if the image changes meanwhile; LimitError, UsageError for options that cannot be.
     """
     options.check(limits)
-    label, _ = placed(image, zchunk.CHUNKER, options.placement, limits=limits)
+    label = placed(image, zchunk.CHUNKER, options.placement, limits=limits)
     return build(Cutter(image, label, threads=options.workers, progress=progress), out, options, limits=limits)
 
 

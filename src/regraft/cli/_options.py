@@ -26,6 +26,20 @@ workers_option = click.option(
 )
 
 
+def placement_options(command: F) -> F:
+    """`--align` and `--layout`, for what `placement` makes of them."""
+    command = click.option(
+        "--layout",
+        type=click.Choice(["none", "auto"]),
+        default="none",
+        show_default=True,
+        help="auto: cut where files begin and end, too, in ext4, squashfs and erofs.",
+    )(command)
+    return click.option(
+        "--align", type=Size(), default=None, metavar="SIZE", help="Move every cut to a multiple of SIZE, e.g. 4KiB."
+    )(command)
+
+
 class Size(click.ParamType[int]):
     """A number above 0 with an optional suffix: k, M, G (decimal) or Ki, Mi, Gi."""
 

@@ -19,6 +19,7 @@ _WORDS = {
     "pack": "packing",
     "compare": "comparing both images",
     "digest": "hashing",
+    "convert": "converting",
     "index": "reading the seed",
     "base": "comparing the base",
     "look": "looking at the target",

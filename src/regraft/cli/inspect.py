@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 @network_options
 @json_option
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
-    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index."""
+    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index.
+
+    Also deltas: a diff of dm-update, a COW file of Android, a sidecar.
+    """
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
+    from regraft.engine.deltas import is_delta
     from regraft.engine.files import open_source
-    from regraft.formats import kept_index
+    from regraft.formats import kept_index, sidecar
 
     if is_url(file):
         with open_artifact(file, network) as artifact:
@@ -59,6 +63,16 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
             }  # fmt: skip
             _show(facts, as_json)
             return
+        if is_delta(bytes(head)):
+            from regraft.cli._inspect_delta import delta_facts
+
+            _show(delta_facts(file, medium, with_chunks), as_json)
+            return
+        if bytes(head) == sidecar.MAGIC:
+            from regraft.cli._inspect_delta import sidecar_facts
+
+            _show(sidecar_facts(file, medium), as_json)
+            return
         header = read_any_header(medium)
         facts = _facts(file, header, with_chunks)
         facts["complete"] = medium.size >= header.end
@@ -74,7 +88,6 @@ def _facts(file: str, header: Header, with_chunks: bool) -> dict[str, Any]:
 
 
 def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
-    parameters = header.parameters
     facts: dict[str, Any] = {
         "file": file,
         "format": "bita archive (before 0.2)" if header.legacy else "bita archive",
@@ -86,7 +99,7 @@ def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
         "unique_chunks": len(header),
         "compression": header.compression,
         "compression_level": header.level,
-        "chunker": parameters.label,
+        "chunker": header.rule,
         "digest": f"blake2b512:{header.checksum.hex()}",
         "chunk_digest": header.digests.algorithm.label,
         "written_by": _readable(header.writer.encode()),
@@ -126,6 +139,7 @@ def _zchunk(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
         "compression": header.compression,
         "dictionary": header.dictionary_stored,
         "uncompressed_source": header.uncompressed_source,
+        "chunker": header.rule,
         "digest": f"{header.algorithm.label}:{header.digest.hex()}",
         "chunk_digest": header.chunk_algorithm.label,
     }

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from regraft.engine.files import open_source
 from regraft.engine.medium import Medium, read_all
 from regraft.errors import DigestError, FormatError, LimitError, MissingError
-from regraft.formats import dm_update
+from regraft.formats import android_cow, cow_v2, cow_v3, dm_update
 from regraft.formats import sidecar as sidecars
 from regraft.formats.sidecar import Sidecar
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Recipe
 
-Parsed: TypeAlias = "dm_update.Diff"
+Parsed: TypeAlias = "dm_update.Diff | android_cow.Cow"
 
 #: Bytes that tell what a file is.
 HEAD = 8
@@ -29,6 +31,8 @@ def is_delta(head: bytes) -> bool:
 def _parser(head: bytes) -> Callable[[Medium, Limits], Parsed] | None:
     if head.startswith(dm_update.MAGIC):
         return read_dm_update
+    if head.startswith(android_cow.MAGIC):
+        return read_cow
     return None
 
 
@@ -48,6 +52,23 @@ def read_dm_update(medium: Medium, limits: Limits = DEFAULT) -> dm_update.Diff:
         raise FormatError(f"{medium.name}: a directory up to byte {end}, the file has {medium.size}", offset=32)
     stored = read(medium, superblock.directory_offset, superblock.directory_stored)
     return dm_update.parse_directory(superblock, stored, file_size=medium.size, limits=limits)
+
+
+def read_cow(medium: Medium, limits: Limits = DEFAULT, *, label: int | None = None) -> android_cow.Cow:
+    """A COW file of Android. label: the last one that counts, for a file that was never finished."""
+    head = read(medium, 0, min(android_cow.LONGEST_HEADER, medium.size))
+    header = android_cow.parse_header(head, limits=limits)
+    reader = cow_v3.parse if header.version == 3 else cow_v2.parse
+    cow = reader(
+        header, lambda offset, count: _up_to(medium, offset, count), size=medium.size, label=label, limits=limits
+    )
+    android_cow.check_ops(cow)
+    return cow
+
+
+def _up_to(medium: Medium, offset: int, count: int) -> bytes:
+    data = bytearray(max(min(count, medium.size - offset), 0))
+    return bytes(data[: medium.read_into(offset, memoryview(data))])
 
 
 def read(medium: Medium, offset: int, count: int) -> bytes:
@@ -98,14 +119,30 @@ def open_delta(medium: Medium, base_size: int, sidecar: Sidecar | None, *, limit
 
 
 def _recipe(parsed: Parsed, medium: Medium, base_size: int, target_size: int | None) -> Recipe:
-    return dm_update.recipe(parsed, medium.name, base_size=base_size, target_size=target_size, size=medium.size)
+    name, size = medium.name, medium.size
+    if isinstance(parsed, android_cow.Cow):
+        return android_cow.recipe(parsed, name, base_size=base_size, target_size=target_size, size=size)
+    return dm_update.recipe(parsed, name, base_size=base_size, target_size=target_size, size=size)
 
 
-def demand_sidecar(sidecar: Sidecar | None, name: str) -> Sidecar:
-    """Raise MissingError if there is none: without it nobody can tell whether base and result are right."""
-    if sidecar is None:
-        raise MissingError(
-            f"{name} has no sidecar ({name}{sidecars.SUFFIX}), and tells neither its base nor its target",
-            cure="copy the sidecar beside it, or give the digest of the image with --sha256",
-        )
-    return sidecar
+def find_sidecar(
+    delta: str, given: str | None = None, *, needed: bool = True, limits: Limits = DEFAULT
+) -> Sidecar | None:
+    """The sidecar at `given`, else the one beside the file `delta`; None if there is none.
+
+    Raises MissingError if there is none and it is `needed`: without it nobody can tell whether base and result are
+    right. Also FormatError, LimitError, DigestError, SourceError.
+    """
+    path = given or delta + sidecars.SUFFIX
+    if not os.path.exists(path):
+        if needed or given:
+            raise MissingError(
+                f"{path}: there is no sidecar, and {delta} tells neither its base nor its target",
+                cure="put the sidecar beside the delta, or give the digest of the new image",
+            )
+        return None
+    medium = open_source(path)
+    try:
+        return read_sidecar(medium, limits=limits)
+    finally:
+        medium.close()

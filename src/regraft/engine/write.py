@@ -13,12 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from threading import BoundedSemaphore, Event, Lock
 
-from regraft import kernels
 from regraft.engine.decode import UnitDecoder
 from regraft.engine.match import digest_of_zeros, wanted_units
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
+from regraft.engine.sparse import write_sparse
 from regraft.engine.verify import KEPT, Buffers, batches, default_workers, wrong_rows
 from regraft.errors import DigestError, FormatError, RegraftError, SourceError, TransportError
 from regraft.limits import DEFAULT, Limits
@@ -27,9 +27,6 @@ from regraft.model.buffers import Buffer
 
 #: How often a unit is fetched before its bytes count as wrong: a proxy may have mixed something up once.
 TRIES = 2
-
-#: Runs of zeros that are worth a hole.
-_HOLE = 16384
 
 
 class Writer:
@@ -169,7 +166,7 @@ class Writer:
             self._note(row, view[table.bounds[row] - start : table.bounds[row + 1] - start])
         for run, length in batches(table, good, len(view)):
             begin, end = table.bounds[run], table.bounds[run + length]
-            self._put(begin, view[begin - start : end - start])
+            write_sparse(self._target, begin, view[begin - start : end - start])
             self._written(run, length, Origin.SEED)
 
     def _read_seeds(self, first: int, count: int, view: memoryview) -> list[int]:
@@ -257,7 +254,7 @@ class Writer:
             self._fail(row, missing)
         for row, data in parts:
             self._note(row, data)
-            self._put(table.bounds[row], data)
+            write_sparse(self._target, table.bounds[row], data)
             self._written(row, 1, Origin.FETCHED)
 
     def _part(self, row: int, decoded: memoryview) -> memoryview:
@@ -267,20 +264,7 @@ class Writer:
             return self._decoder.patched(row, op, decoded, self._seeds[op.source])
         return self._decoder.row(row, op.within, decoded)
 
-    # -- the target ---------------------------------------------------------------------------------------------------
-
-    def _put(self, offset: int, data: memoryview) -> None:
-        """Write, leaving holes where a sparse target takes them."""
-        if not self._target.sparse:
-            self._target.write(offset, data)
-            return
-        end = 0
-        runs = kernels.data_runs(data, _HOLE)
-        for start, stop in zip(runs[::2], runs[1::2], strict=True):
-            self._target.zero(offset + end, start - end)
-            self._target.write(offset + start, data[start:stop])
-            end = stop
-        self._target.zero(offset + end, len(data) - end)
+    # -- done ---------------------------------------------------------------------------------------------------------
 
     def _note(self, row: int, data: memoryview | None) -> None:
         """Keep the digest of what is about to be written (None: zeros), if there is none to read back against."""

@@ -57,6 +57,23 @@ class Parameters:
             return f"fixed/{self.maximum}"
         return f"bita-{self.chunker}/{self.window}/{self.bits}/{self.minimum}/{self.maximum}"
 
+    @classmethod
+    def of(cls, rule: str, hash_length: int = 64) -> Parameters:
+        """Those that a label without a placement stands for.
+
+        For a rule that bita does not have they are RollSum's with chunks of about the same size: the cuts are never
+        made again from them, only seeds are searched in vain.
+        """
+        name, *words = rule.split("/")
+        numbers = [int(word) for word in words if len(word) < 11]
+        if len(numbers) == len(words) and max(numbers, default=0) < 1 << 32:
+            if name == FIXED and len(numbers) == 1:
+                return cls(FIXED, maximum=numbers[0], hash_length=hash_length)
+            if name in ("bita-rollsum", "bita-buzhash") and len(numbers) == 4:
+                window, bits, minimum, maximum = numbers
+                return cls(name.removeprefix("bita-"), bits, minimum, maximum, window, hash_length)
+        return cls(ROLLSUM, 15, 16 << 10, 16 << 20, 64, hash_length)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:

@@ -32,6 +32,14 @@ class Kernels(Protocol):
     ) -> tuple[array[int], bytes]: ...  # fmt: skip
     def digest_ranges(self, data: memoryview, lengths: array[int], algorithm: str, threads: int, /) -> bytes: ...
     def data_runs(self, data: memoryview, block: int, /) -> array[int]: ...
+    def merge_order(
+        self, bounds: array[int], at: array[int], role: bytes, cost: array[int], sizes: tuple[int, int, int],
+        edges: int, /,
+    ) -> tuple[array[int], array[int], bytes, array[int], int]: ...  # fmt: skip
+    def merge_check(
+        self, bounds: array[int], at: array[int], role: bytes, columns: tuple[array[int], array[int], bytes],
+        window: int, /,
+    ) -> int: ...  # fmt: skip
     def build_info(self) -> dict[str, Any]: ...
 
 

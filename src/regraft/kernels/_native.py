@@ -62,6 +62,20 @@ def data_runs(data: memoryview, block: int) -> array[int]:
     return array("Q", regraft_native.data_runs(data, block))
 
 
+def merge_order(
+    bounds: array[int], at: array[int], role: bytes, cost: array[int], sizes: tuple[int, int, int], edges: int
+) -> tuple[array[int], array[int], bytes, array[int], int]:
+    order, starts, journaled, converted, needed = regraft_native.merge_order(bounds, at, role, cost, sizes, edges)
+    return array("I", order), array("I", starts), journaled, array("I", converted), needed
+
+
+def merge_check(
+    bounds: array[int], at: array[int], role: bytes, columns: tuple[array[int], array[int], bytes], window: int
+) -> int:
+    position: int | None = regraft_native.merge_check(bounds, at, role, columns, window)
+    return -1 if position is None else position
+
+
 def build_info() -> dict[str, Any]:
     info: dict[str, Any] = regraft_native.build_info()
     return info

@@ -10,6 +10,12 @@ from typing import Any
 from regraft.errors import MissingError
 from regraft.kernels import _casync, _rolling
 from regraft.kernels._buzhash import cuts
+from regraft.kernels._ordering import merge_check, merge_order
+
+__all__ = [
+    "NATIVE", "build_info", "data_runs", "digest_ranges", "merge_check", "merge_order", "rolling_index", "zck_cuts",
+    "zck_index",
+]  # fmt: skip
 
 NATIVE = False
 

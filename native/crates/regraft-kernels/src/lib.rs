@@ -9,6 +9,7 @@
 mod buzhash;
 pub mod casync;
 mod digest;
+pub mod merge;
 mod pool;
 pub mod rolling;
 mod runs;

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 from regraft.blockdev.export import Extent
@@ -48,6 +49,11 @@ class BrokenReplyError(Exception):
     """A read failed when a part of its reply was already sent: only the end of the connection can tell the client."""
 
 
+def reply_buffer(limits: Limits = DEFAULT) -> bytearray:
+    """For the answers of one thread."""
+    return bytearray(max(limits.nbd_reply_buffer, _LEAST))
+
+
 class Replies:
     """Answers requests in order into one buffer of fixed size; `send` gets a view of it when it is full and on `flush`.
 
@@ -61,9 +67,14 @@ class Replies:
         report: Callable[[RegraftError], None],
         *,
         send_file: Callable[[int, int, int], int] | None = None,
+        alone: Callable[[], AbstractContextManager[object]] = nullcontext,
+        buffer: bytearray | None = None,
         limits: Limits = DEFAULT,
     ) -> None:
-        """`send_file` sends from a descriptor, an offset, so many bytes; it gives how many it could read there."""
+        """`send_file` sends from a descriptor, an offset, so many bytes; it gives how many it could read there.
+
+        `alone` is entered while what is sent in several steps must not be mixed with what others send.
+        """
         self._send_file = send_file
         self._session = session
         self._export = session.export
@@ -71,7 +82,8 @@ class Replies:
         self._send = send
         self._report = report
         self._limits = limits
-        self._buffer = bytearray(max(limits.nbd_reply_buffer, _LEAST))
+        self._alone = alone
+        self._buffer = reply_buffer(limits) if buffer is None else buffer
         self._view = memoryview(self._buffer)
         self._used = 0
         # Where blocks have a minimum, alignment is to be judged first.
@@ -212,7 +224,9 @@ class Replies:
                 if self._send_file and stop - start > _SMALL:
                     descriptor = self._export.direct(start, stop - start)
                     if descriptor >= 0:
-                        if not self._file_chunk(cookie, descriptor, start, stop - start, stop == end):
+                        with self._alone():
+                            sent = self._file_chunk(cookie, descriptor, start, stop - start, stop == end)
+                        if not sent:
                             return
                         continue
                 for piece in range(start, stop, most):
@@ -276,13 +290,14 @@ class Replies:
             self._used = CHUNK_DATA.size
         else:
             self._simple(cookie, Error.OK)
-        self.flush()
-        for piece in range(offset, offset + length, most):
-            size = min(most, offset + length - piece)
-            if not self._load(piece, 0, size):
-                raise BrokenReplyError(f"reading at {piece} failed the second time")
-            self._used = size
+        with self._alone():
             self.flush()
+            for piece in range(offset, offset + length, most):
+                size = min(most, offset + length - piece)
+                if not self._load(piece, 0, size):
+                    raise BrokenReplyError(f"reading at {piece} failed the second time")
+                self._used = size
+                self.flush()
 
     def _block_status(self, cookie: int, offset: int, length: int, only_one: bool) -> None:
         most = 1 if only_one else self._most_extents()

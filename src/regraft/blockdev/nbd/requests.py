@@ -26,11 +26,15 @@ _FLAGS: dict[int, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What a stream of requests was in the middle of: part of a header, or of the payload of a refused write."""
+    """What a stream of requests was in the middle of: part of a header, or of the payload of a refused write.
+
+    `unanswered`: requests from before that, which nobody has begun to answer.
+    """
 
     header: bytes = b""
     skip: int = 0
     write: Request | None = None
+    unanswered: tuple[Request, ...] = ()
 
 
 class Requests:

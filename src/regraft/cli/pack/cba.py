@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import click
 
-from regraft.cli._options import Size, examples, json_option, progress_option, workers_option
+from regraft.cli._options import Size, examples, json_option, placement_options, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
 
 
 @click.command(
     epilog=examples(
         "regraft pack cba rootfs.ext4 -o rootfs.cba",
+        "regraft pack cba rootfs.ext4 -o rootfs.cba --layout auto       cut where files begin, too",
         "regraft pack cba rootfs.ext4 -o rootfs.cba --chunker fixed --fixed-size 64KiB",
         "regraft pack cba rootfs.ext4 -o rootfs.cba --compression zstd --compression-level 19   not for stock bita",
     )
@@ -53,6 +54,7 @@ from regraft.cli._output import emit_json, say, size
     metavar="KEY PATH",
     help="The same with the content of a file. Repeatable.",
 )
+@placement_options
 @workers_option
 @progress_option
 @json_option
@@ -60,15 +62,17 @@ def command(
     image: str, output: str, chunker: str, average: int, minimum: int, maximum: int, window: int | None,
     fixed_size: int | None, compression: str, level: int, hash_length: int,
     metadata_value: tuple[tuple[str, str], ...], metadata_file: tuple[tuple[str, str], ...],
-    workers: int, progress: str, as_json: bool,
+    align: int | None, layout: str, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a bita archive of IMAGE, with exactly the chunks that `bita compress` makes of it.
 
     Options are those of bita, and so are their defaults.
     """
     from regraft.build import cba as packer
+    from regraft.cli._layout import say_layout
     from regraft.cli._progress import meter
     from regraft.engine.files import open_source, replacing
+    from regraft.formats.chunk_rules import Placement
     from regraft.limits import DEFAULT
 
     options = packer.Options(
@@ -85,12 +89,14 @@ def command(
             **{key: _content(path) for key, path in metadata_file},
         },
         workers=workers,
+        placement=Placement(align or 1, layout == "auto"),
     )
     options.check(DEFAULT)
     for words in options.warnings():
         say(f"warning: {words}")
     medium = open_source(image)
     try:
+        say_layout(medium, options.placement)
         with replacing(output) as out, meter(progress) as shown:
             header = packer.pack(medium, out, options, progress=shown)
     finally:
@@ -103,6 +109,7 @@ def command(
         "header_size": header.size,
         "chunks": len(header.order),
         "unique_chunks": len(header),
+        "chunker": header.rule,
         "header_digest": f"blake2b512:{header.checksum.hex()}",
         "warnings": options.warnings(),
     }
