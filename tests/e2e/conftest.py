@@ -36,14 +36,19 @@ def _in_the_lab(item: pytest.Item | None) -> bool:
     return "lab" in getattr(item, "fixturenames", ())
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Here, because later marks would come too late to be selected by."""
+    if _in_the_lab(item):
+        item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.timeout(600))  # waiting for one's turn included
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side and first, so that with several workers one of them gets all of them, and starts at once."""
-    for item in items:
-        if _in_the_lab(item):
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.timeout(600))  # waiting for one's turn included
-    # Those with a device of their own switch the common one off: they come last.
+    """Side by side and first, so that with several workers one of them gets all of them, and starts at once.
+
+    Those with a device of their own switch the common one off: they come last.
+    """
     items.sort(key=lambda item: (not _in_the_lab(item), "guest" not in getattr(item, "fixturenames", ())))
 
 

@@ -45,8 +45,11 @@ def mounted(source: str, target: str, kind: str, flags: int = READ_ONLY, options
         umount(target)
 
 
-def digests(folder: str) -> dict[str, str]:
-    """The SHA-256 of every regular file, the target of every link, by the path below `folder`."""
+def digests(folder: str, *, forget: bool = False) -> dict[str, str]:
+    """The SHA-256 of every regular file, the target of every link, by the path below `folder`.
+
+    forget: afterwards the kernel keeps nothing of the files' content, so that the next call reads the device again.
+    """
     found = {}
     for path, _, names in os.walk(folder, onerror=_fail):
         for name in names:
@@ -56,6 +59,8 @@ def digests(folder: str) -> dict[str, str]:
                 continue
             with open(whole, "rb") as file:
                 found[os.path.relpath(whole, folder)] = hashlib.file_digest(file, "sha256").hexdigest()
+                if forget:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return found
 
 
@@ -64,7 +69,7 @@ def _fail(error: OSError) -> None:
 
 
 def forget() -> None:
-    """Drop what the kernel keeps of clean files and devices: the next read goes to the device."""
+    """Drop what the kernel keeps of all clean files and devices, programs included: slow, where they then run on."""
     os.sync()
     with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write("3")
