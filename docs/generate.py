@@ -25,8 +25,17 @@ from regraft.cli._group import VerbGroup
 from regraft.cli.explain import statuses
 from regraft.errors import RegraftError, tree
 from regraft.formats import (
-    android_cow, bsdiff, chunk_rules, cow_v2, cow_v3, dm_update, journal, kept_index, merge_state,
-    payload, sidecar,
+    android_cow,
+    bsdiff,
+    chunk_rules,
+    cow_v2,
+    cow_v3,
+    dm_update,
+    journal,
+    kept_index,
+    merge_state,
+    payload,
+    sidecar,
 )  # fmt: skip
 from regraft.limits import DEFAULT
 

@@ -21,7 +21,6 @@ _WORDS = {
     "digest": "hashing",
     "convert": "converting",
     "index": "reading the seed",
-    "base": "comparing the base",
     "look": "looking at the target",
     "base": "checking the base",
     "fetch": "fetching",
