@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
+
 import zstandard
 
 from regraft.errors import RegraftError
@@ -14,9 +17,9 @@ _WORDS = b"words that come again and again " * 8
 def target(data: bytes) -> None:
     length, stored = int.from_bytes(data[:2], "little"), data[3:]
     dictionary = {0: None, 1: _WORDS}.get(data[2] if len(data) > 2 else 0, stored[:64])
-    for name in ("none", "zstd"):
+    for name in ("none", "zstd", "gzip", "xz", "cacnk"):
         try:
-            decoded = Decoder(name, dictionary=dictionary).decode(stored, length)
+            decoded = Decoder(name, dictionary=dictionary if name == "zstd" else None).decode(stored, length)
         except RegraftError:
             continue
         if len(decoded) != length:
@@ -32,5 +35,6 @@ def seeds() -> list[bytes]:
             parameters = zstandard.ZstdCompressionParameters(compression_level=3, write_content_size=size)
             frame = zstandard.ZstdCompressor(dict_data=words, compression_params=parameters).compress(content)
             found.append(len(content).to_bytes(2, "little") + bytes([dictionary]) + frame)
+    found += [len(content).to_bytes(2, "little") + b"\0" + pack(content) for pack in (gzip.compress, lzma.compress)]
     found.append(b"\x00\x01\x02\x37\xa4\x30\xec" + bytes(range(80)))
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""casync's chunker: the twin cuts as casync's loop is defined and as the vectors say, and native kernels as their twin."""
+"""casync's chunker: the twin cuts as casync's loop and the vectors have it, and native kernels as their twin."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ Parameters = tuple[int, int, int]
 
 class Index(Protocol):
     def __call__(
-        self, data: memoryview, parameters: Parameters, searched: int, final: bool, algorithm: str | None, threads: int, /
-    ) -> tuple[array[int], bytes]: ...
+        self, data: memoryview, parameters: Parameters, searched: int, final: bool, algorithm: str | None,
+        threads: int, /,
+    ) -> tuple[array[int], bytes]: ...  # fmt: skip
 
 
 @pytest.fixture(params=["twin", "native", "native in small segments"])

@@ -14,7 +14,9 @@ from regraft.errors import FormatError, LimitError, MissingError, UnsupportedErr
 from regraft.limits import DEFAULT, Limits
 from regraft.model.buffers import Buffer
 
-NAMES = ("none", "zstd", "brotli", "xz")
+NAMES = ("none", "zstd", "brotli", "xz", "gzip", "cacnk")
+
+_MAGICS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip"}
 
 #: Bytes asked of a decoder at once; brotli's gives up to twice as many.
 _STEP = 1 << 18
@@ -36,7 +38,8 @@ def brotli() -> ModuleType:
 class Decoder:
     """Decodes units of one codec, from any thread.
 
-    name: one of `NAMES`. dictionary: decoded bytes of the dictionary, if the units were made with one.
+    name: one of `NAMES`. "cacnk" is a chunk file of casync: zstd, xz or gzip, as its first bytes say, or as it is.
+    dictionary: decoded bytes of the dictionary, if the units were made with one.
     """
 
     def __init__(self, name: str, *, dictionary: bytes | None = None, limits: Limits = DEFAULT) -> None:
@@ -54,14 +57,27 @@ class Decoder:
 
     def decode(self, stored: Buffer, length: int) -> Buffer:
         """The unit's bytes, exactly `length` of them. Raises FormatError; never allocates more than `length`."""
-        if self._name == "none":
+        if self._name != "cacnk":
+            return self._decode(self._name, stored, length)
+        head = bytes(memoryview(stored)[:6])
+        name = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), "none")
+        try:
+            return self._decode(name, stored, length)
+        except FormatError:
+            if len(stored) != length:
+                raise
+            return stored  # a plain chunk that begins as a compressed one does
+
+    def _decode(self, name: str, stored: Buffer, length: int) -> Buffer:
+        if name == "none":
             if len(stored) != length:
                 raise FormatError(f"a unit of {length} bytes is stored in {len(stored)}")
             return stored
-        if self._name == "zstd":
+        if name == "zstd":
             return self._zstd(stored, length)
+        decode = {"xz": self._xz, "gzip": self._gzip, "brotli": self._bounded_brotli}[name]
         data, end = bytearray(length), 0  # one buffer: a chunk of the greatest length must not be there twice
-        for piece in self._bounded_brotli(stored, length) if self._brotli else self._xz(stored, length):
+        for piece in decode(stored, length):
             if end + len(piece) > length:
                 raise FormatError(f"a unit of {length} bytes decodes to more")
             data[end : end + len(piece)] = piece
@@ -86,6 +102,23 @@ class Decoder:
             raise FormatError(f"xz: {error}") from None
         if not decoder.eof or decoder.unused_data:
             raise FormatError("xz: the unit does not end with its stream")
+
+    def _gzip(self, stored: Buffer, length: int) -> Iterator[bytes]:
+        import zlib
+
+        decoder = zlib.decompressobj(wbits=31)
+        fed, left = bytes(stored), length + 1
+        try:
+            while left > 0 and not decoder.eof:
+                piece = decoder.decompress(fed, min(left, _STEP))
+                if not piece and not decoder.unconsumed_tail:
+                    break  # it waits for bytes that there are not
+                fed, left = decoder.unconsumed_tail, left - len(piece)
+                yield piece
+        except zlib.error as error:
+            raise FormatError(f"gzip: {error}") from None
+        if not decoder.eof or decoder.unused_data:
+            raise FormatError("gzip: the unit does not end with its stream")
 
     def _bounded_brotli(self, stored: Buffer, length: int) -> Iterator[bytes]:
         module = self._brotli

@@ -25,9 +25,7 @@ from regraft.model.buffers import Buffer
 
 MAGIC = b"RGINDEX\x01"
 _BY_NUMBER = {
-    **dict(
-        enumerate((Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128, Algorithm.SHA512_256))
-    ),
+    **dict(enumerate((Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128, Algorithm.SHA512_256))),
     **{128 + size: Algorithm.blake2b(size) for size in range(4, 65)},
 }
 

@@ -31,10 +31,10 @@ def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) ->
     `data` starts at a cut. Returns the lengths in bytes (array "I") of all complete chunks, and their digests joined;
     the sum of the lengths is what was consumed. A cut is known only when the byte after it is seen: the open chunk at
     the end is returned only if `final`. `algorithm` is "sha1", "sha256", "sha512", "sha512_128" (zchunk's: the first 16
-    bytes of SHA-512), "sha512_256" (that of FIPS 180-4), "blake2b512", or "blake2b512_" and the number of bits kept. `threads` 0 means one for each core
-    this process may use; the twin uses one.
+    bytes of SHA-512), "sha512_256" (that of FIPS 180-4), "blake2b512", or "blake2b512_" and the number of bits kept.
+    `threads` 0 means one for each core this process may use; the twin uses one.
 
-    Raises ValueError for another algorithm.
+    Raises ValueError for another algorithm; the twin MissingError for one that this Python was built without.
     """
     return _kernels.zck_index(_flat(data), final, algorithm, threads)
 

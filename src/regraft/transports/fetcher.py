@@ -90,18 +90,29 @@ class Fetcher:
 
         return UrlSource(self, self.policy.admit(url), size)
 
-    def get(self, url: str, maximum: int) -> bytes:
+    def get(
+        self,
+        url: str,
+        maximum: int,
+        *,
+        begin: Callable[[Transfer], None] = lambda _: None,
+        count: Callable[[int], None] = lambda _: None,
+    ) -> bytes:
         """The whole file behind `url`, of at most `maximum` bytes.
 
-        Raises LimitError above that, TransportError and its kinds when it cannot be had.
+        begin: told of the transfer of each try before it is made, so that it can be ended; may raise. count: told of
+        the body's bytes as they arrive. Raises LimitError above `maximum`, TransportError and its kinds when the file
+        cannot be had.
         """
         from regraft.transports.connections import Interrupted, Transfer
 
         origin = self.policy.admit(url)
         failures = 0
         while True:
+            transfer = Transfer()
+            begin(transfer)
             try:
-                with self.exchange(origin, origin, {}, Transfer(), lambda _: None) as response:
+                with self.exchange(origin, origin, {}, transfer, count) as response:
                     if response.status != 200:
                         raise self.refusal(response)
                     return self._whole(response, maximum)

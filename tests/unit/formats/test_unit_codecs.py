@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import random
 import sys
 import tracemalloc
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -28,7 +30,10 @@ def streamed(data: bytes) -> bytes:
     return compressor.compress(data) + compressor.flush()
 
 
-ENCODERS = {"zstd": streamed, "brotli": brotli.compress, "xz": lzma.compress, "none": bytes}
+ENCODERS = {
+    "zstd": streamed, "brotli": brotli.compress, "xz": lzma.compress, "none": bytes, "gzip": gzip.compress,
+    "cacnk": streamed,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +53,7 @@ def test_another_length_is_an_error(name: str) -> None:
             decoder.decode(stored, length)
 
 
-@pytest.mark.parametrize("name", ["brotli", "xz", "zstd"])
+@pytest.mark.parametrize("name", ["brotli", "xz", "zstd", "gzip", "cacnk"])
 def test_a_unit_that_is_cut_off_is_an_error(name: str) -> None:
     stored, decoder = ENCODERS[name](PLAIN), Decoder(name)
     for size in range(0, len(stored), 7):
@@ -56,7 +61,7 @@ def test_a_unit_that_is_cut_off_is_an_error(name: str) -> None:
             decoder.decode(stored[:size], len(PLAIN))
 
 
-@pytest.mark.parametrize("name", ["brotli", "xz"])
+@pytest.mark.parametrize("name", ["brotli", "xz", "gzip"])
 def test_bytes_behind_a_unit_are_an_error(name: str) -> None:
     with pytest.raises(FormatError):
         Decoder(name).decode(ENCODERS[name](PLAIN) + b"more", len(PLAIN))
@@ -97,6 +102,32 @@ def test_without_a_usable_brotli_the_cure_is_named(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingError, match="brotli") as caught:
         Decoder("brotli")
     assert "regraft[bita]" in caught.value.cure
+
+
+@pytest.mark.parametrize("encode", [streamed, zstandard.compress, lzma.compress, gzip.compress, bytes])
+def test_a_chunk_file_of_casync_is_known_by_its_content(encode: Callable[[bytes], bytes]) -> None:
+    assert bytes(Decoder("cacnk").decode(encode(PLAIN), len(PLAIN))) == PLAIN
+
+
+@pytest.mark.parametrize("encode", [streamed, lzma.compress, gzip.compress])
+def test_a_plain_chunk_may_hold_a_compressed_file(encode: Callable[[bytes], bytes]) -> None:
+    for plain in (encode(PLAIN), encode(PLAIN) + b"more", encode(PLAIN)[:100]):
+        assert bytes(Decoder("cacnk").decode(plain, len(plain))) == plain
+        for length in (len(plain) - 1, len(plain) + 1):
+            with pytest.raises(FormatError):
+                Decoder("cacnk").decode(plain, length)
+
+
+@pytest.mark.parametrize("encode", [streamed, lzma.compress, gzip.compress])
+def test_a_chunk_file_that_is_a_bomb_takes_no_memory(encode: Callable[[bytes], bytes]) -> None:
+    bomb = encode(bytes(200 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError):
+            Decoder("cacnk").decode(bomb, 1 << 16)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20  # xz has a dictionary
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_codecs_are_refused() -> None:
