@@ -16,11 +16,12 @@ from typing import BinaryIO
 import zstandard
 
 import regraft
-from regraft.engine.chunkers import cut_stream, named
+from regraft.build.chunks import chunks_of
+from regraft.engine.chunkers import named
 from regraft.engine.medium import Medium
-from regraft.engine.progress import QUIET, Origin, Progress
+from regraft.engine.progress import QUIET, Progress
 from regraft.engine.verify import default_workers
-from regraft.errors import ChangedError, LimitError, UsageError
+from regraft.errors import LimitError, UsageError
 from regraft.formats import cba
 from regraft.formats.cba import BUZHASH, FIXED, ROLLSUM, Header, Parameters
 from regraft.formats.codecs import brotli
@@ -232,19 +233,6 @@ def _append(body: BinaryIO, out: Medium, offset: int) -> None:
 def _chunks(
     image: Medium, options: Options, whole: Callable[[memoryview], None], progress: Progress
 ) -> Iterator[tuple[memoryview, bytes]]:
-    """Each chunk, good until the next step, and its whole digest; all bytes pass through `whole`, in order."""
-
-    def read(offset: int, view: memoryview) -> None:
-        if image.read_into(offset, view) < len(view):
-            raise ChangedError(f"{image.name} became shorter while it was packed", cure="pack a file at rest")
-
-    chunker, algorithm = named(options.parameters.label), Algorithm.BLAKE2B
-    with ThreadPoolExecutor(1, "hash") as pool:
-        for run, lengths, digests in cut_stream(read, image.size, chunker, algorithm, threads=options.workers):
-            hashing = pool.submit(whole, run)
-            offset = 0
-            for number, length in enumerate(lengths):
-                yield run[offset : offset + length], digests[number * algorithm.size : (number + 1) * algorithm.size]
-                offset += length
-                progress.advance(length, Origin.SEED)
-            hashing.result()
+    """Each chunk and its whole digest: see `chunks_of`."""
+    chunker = named(options.parameters.label)
+    return chunks_of(image, chunker, Algorithm.BLAKE2B, whole, threads=options.workers, progress=progress)

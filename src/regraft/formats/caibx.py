@@ -92,6 +92,11 @@ class Header:
         return self.digests.algorithm or Algorithm.SHA512_256
 
     @property
+    def lengths(self) -> array[int]:
+        """Of the chunks, in bytes."""
+        return array("I", (end - start for start, end in zip(self.bounds, self.bounds[1:], strict=False)))
+
+    @property
     def image_size(self) -> int:
         """Bytes of the image."""
         return self.bounds[-1]
@@ -131,7 +136,7 @@ def parse_header(data: Buffer, *, limits: Limits = DEFAULT) -> Header:
         )
     if not sizes.sound:
         raise FormatError(
-            f"casync index: chunk sizes {minimum}, {average}, {maximum} do not rise from {LEAST_SIZE} to {GREATEST_SIZE}",
+            f"casync index: chunk sizes {minimum}, {average}, {maximum}: they rise from 1 to {GREATEST_SIZE}",
             offset=24,
         )
     if (size, kind) != ((1 << 64) - 1, TABLE):

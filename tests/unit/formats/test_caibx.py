@@ -136,9 +136,7 @@ def test_each_field_is_checked(offset: int, value: int, words: str) -> None:
         parse_header(content)
 
 
-@pytest.mark.parametrize(
-    "ends", [(5, 5), (5, 4), (16001,), (9, 16010), ((1 << 64) - 1,), (100, 50, 200)], ids=str
-)
+@pytest.mark.parametrize("ends", [(5, 5), (5, 4), (16001,), (9, 16010), ((1 << 64) - 1,), (100, 50, 200)], ids=str)
 def test_ends_rise_by_at_most_the_greatest_size(ends: tuple[int, ...]) -> None:
     with pytest.raises(FormatError, match="chunks have 1 to 16000 bytes"):
         parse_header(with_ends(*ends))
