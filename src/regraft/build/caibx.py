@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make casync indexes and fill stores: casync's cuts, a file for each different chunk, compressed on all cores.
 
-A store grows: chunks that it has already are neither compressed nor written again. Each new one is written under another
-name, made durable and renamed, so that a chunk file under its own name is whole whatever happens.
+A store grows: chunks that it has already are neither compressed nor written again. Each new one is written under
+another name, made durable and renamed, so that a chunk file under its own name is whole whatever happens.
 """
 
 from __future__ import annotations
