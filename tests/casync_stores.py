@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.build import caibx as packer
+from regraft.build.caibx import Options
 from regraft.engine.chunkfiles import ChunkSource, LocalStore
 from regraft.engine.files import FileFolders
 from regraft.engine.medium import Directory
@@ -23,7 +24,7 @@ from regraft.testing.crash import MemoryDirectory
 from regraft.testing.memory import MemoryMedium
 
 #: Small chunks, so that few bytes make many.
-SMALL = packer.Options(sizes=Sizes(256, 1024, 8192))
+SMALL = Options(sizes=Sizes(256, 1024, 8192))
 
 
 @dataclass
@@ -35,13 +36,13 @@ class Packed:
     store: packer.Store | None
 
 
-def pack(image: bytes, folder: Path | None, options: packer.Options = SMALL) -> Packed:
+def pack(image: bytes, folder: Path | None, options: Options = SMALL) -> Packed:
     """The index of an image, its chunks in a store at `folder`."""
     store = packer.Store(FileFolders(str(folder)), options) if folder else None
     return packed(image, store, options)
 
 
-def packed(image: bytes, store: packer.Store | None, options: packer.Options = SMALL) -> Packed:
+def packed(image: bytes, store: packer.Store | None, options: Options = SMALL) -> Packed:
     out = MemoryMedium()
     made = packer.pack(MemoryMedium(image), out, store, options)
     return Packed(bytes(out.content), made.header, caibx.recipe(made.header, "memory.castr"), made.digest, store)

@@ -13,6 +13,7 @@ from typing import Protocol
 from regraft.engine.files import open_source
 from regraft.engine.ranges import Range
 from regraft.errors import LimitError, RegraftError, SourceError, StatusError
+from regraft.formats.codecs import most_stored
 from regraft.limits import DEFAULT, Limits
 from regraft.model import DigestColumn
 from regraft.model.buffers import Buffer
@@ -118,8 +119,7 @@ class ChunkSource:
 
     def read(self, number: int) -> Buffer:
         """The file of one chunk, from whichever store has it."""
-        paths, length = self._paths(self._names[number]), self.lengths[number]
-        maximum = length + length // 64 + 4096  # what does not shrink becomes a little longer
+        paths, maximum = self._paths(self._names[number]), most_stored(self.lengths[number])
         again = self._fetched[number]
         self._fetched[number] = min(again + 1, 255)
         first, count = self._preferred + again, len(self.stores)

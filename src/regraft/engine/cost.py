@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from regraft.engine.match import wanted_units
 from regraft.engine.ranges import Link, Range, plan_requests
+from regraft.formats.codecs import most_stored
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Addressing, Kind, Plan
 
@@ -16,8 +17,8 @@ from regraft.model import Addressing, Kind, Plan
 class Cost:
     """Sizes in bytes, `seconds` of network time at the given link.
 
-    at_most: the stored sizes are not known, as with casync, and decoded ones stand for them: `fetch`, `transfer`,
-    `full` and `seconds` are then upper bounds.
+    at_most: the stored sizes are not known, as with casync, and what incompressible chunks would take stands for them:
+    `fetch`, `transfer`, `full` and `seconds` are then upper bounds.
     """
 
     image: int
@@ -67,7 +68,7 @@ def forecast(
     requests = plan_requests(
         ranges, link=link, ranges_per_request=ranges_per_request or limits.ranges_per_request, limits=limits
     )
-    chunks = [units.length[unit] for unit in wanted if units.blob[unit] in files]
+    chunks = [most_stored(units.length[unit]) for unit in wanted if units.blob[unit] in files]
     transfer = sum(request.total for request in requests) + sum(chunks)
     seconds = transfer / link.bandwidth if wanted else 0.0
     seconds += link.round_trip * (bool(requests) + -(-len(chunks) // limits.chunk_connections))
@@ -89,7 +90,7 @@ def forecast(
 
 
 def _full(plan: Plan, files: set[int]) -> int:
-    """Stored bytes of the whole artifact; of chunk files, each different one once, the decoded."""
+    """Stored bytes of the whole artifact; of chunk files the most that they can be, each different one once."""
     recipe = plan.recipe
     if not files:
         return sum(recipe.units.stored)
@@ -99,7 +100,7 @@ def _full(plan: Plan, files: set[int]) -> int:
         unit = table.unit[number]
         if table.kind[number] == Kind.DATA and units.blob[unit] in files and table.digests[row] not in different:
             different.add(table.digests[row])
-            total += units.length[unit]
+            total += most_stored(units.length[unit])
     return total + sum(units.stored[unit] for unit in range(len(units)) if units.blob[unit] not in files)
 
 

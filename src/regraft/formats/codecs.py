@@ -22,6 +22,11 @@ _MAGICS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip"
 _STEP = 1 << 18
 
 
+def most_stored(length: int) -> int:
+    """Bytes that no encoder of ours or theirs makes more of, from a unit of `length` bytes that does not shrink."""
+    return length + length // 256 + 512
+
+
 def brotli() -> ModuleType:
     """The package brotli, which regraft needs only for brotli. Raises MissingError."""
     cure = "pip install 'regraft[bita]' (brotli 1.2 or later)"

@@ -236,7 +236,7 @@ class TestBadStores:
         one_content = one.read_bytes()
         one.write_bytes(two.read_bytes())
         two.write_bytes(one_content)
-        with pytest.raises((FormatError, DigestError)):
+        with pytest.raises((FormatError, DigestError, LimitError)):
             rebuilt(made, tmp_path / "store")
 
     def test_what_was_written_before_stays_written(self, made: Packed, tmp_path: Path) -> None:
