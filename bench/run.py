@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: our figures beside the real tools', as ratios of one run. Measures and prints; never fails for a ratio.
 
-bench/run.py [--json] [--runs N] [--row NAME]...      NAME: pack, index, install, kept, link, memory
+bench/run.py [--json] [--runs N] [--row NAME]...      NAME: pack, index, casync, install, kept, link, memory
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""casync indexes and ihop descriptions over stores of chunks: any bytes give what they promise, or one of our errors.
+"""casync indexes over a store of chunks: any bytes give the image that they promise, or one of our errors.
 
 The input is an index, and behind it the one file that every name in the store leads to.
 """
