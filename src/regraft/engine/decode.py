@@ -67,6 +67,8 @@ class UnitDecoder:
         table = self._recipe.table
         data = decoded[within : within + table.length(row)]
         algorithm = table.digests.algorithm
+        if len(data) < table.length(row):
+            raise DigestError(f"the {table.length(row)} image bytes at {table.bounds[row]} are only {len(data)}")
         if algorithm is not None and not hmac.compare_digest(algorithm.of(data), table.digests[row]):
             raise DigestError(f"the {len(data)} image bytes at {table.bounds[row]} differ from their signed digest")
         return data

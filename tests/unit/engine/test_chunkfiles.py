@@ -19,6 +19,7 @@ from regraft.engine.match import match
 from regraft.engine.ranges import Range
 from regraft.engine.stream import Streamer
 from regraft.errors import DigestError, FormatError, LimitError, SourceError
+from regraft.formats import caibx
 from regraft.limits import DEFAULT
 from regraft.model import Algorithm, DigestColumn
 from regraft.testing.memory import MemoryMedium
@@ -238,6 +239,20 @@ class TestBadStores:
         two.write_bytes(one_content)
         with pytest.raises((FormatError, DigestError, LimitError)):
             rebuilt(made, tmp_path / "store")
+
+    def test_an_index_that_gives_one_chunk_two_lengths_is_found_out(self, made: Packed, tmp_path: Path) -> None:
+        """The bytes of the shorter one have the digest that is asked for."""
+        index = bytearray(made.content)
+        first, third = 64, 64 + 2 * 40
+        index[third + 8 : third + 40] = index[first + 8 : first + 40]
+        header = caibx.parse_header(index)
+        assert header.lengths[0] != header.lengths[2]
+        store = tmp_path / "store"
+        streamer = Streamer(match(caibx.recipe(header, ""), []), [], [source(header, store)])
+        with pytest.raises((FormatError, DigestError, LimitError)):
+            b"".join(streamer.pieces())
+        with pytest.raises((FormatError, DigestError, LimitError)):
+            apply(caibx.recipe(header, ""), [], [source(header, store)], MemoryMedium())
 
     def test_what_was_written_before_stays_written(self, made: Packed, tmp_path: Path) -> None:
         self.first(made, tmp_path).unlink()
