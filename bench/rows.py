@@ -85,6 +85,25 @@ def index(material: Material, runs: int) -> Iterator[Row]:
     yield Row("index-all", "index on all cores, in process", f"{middle['all'] / 1e9:.2f} GB/s", "")
 
 
+def casync(material: Material, runs: int) -> Iterator[Row]:
+    """casync's chunker: an index of the image, beside `casync make`.
+
+    casync always has a store to fill: it is given one that has every chunk already, so that it compresses and writes
+    none, but looks for each. Ours looks into the same store. Both also digest the whole image.
+    """
+    tool = peer("casync")
+    with scratch() as folder:
+        store, ours, theirs = folder / "full.castr", folder / "ours.caibx", folder / "theirs.caibx"
+        their_command = [tool, "make", f"--store={store}", theirs, material.new]
+        run(their_command)
+        command = [REGRAFT, "pack", "caibx", material.new, "-o", ours, "--progress", "none"]
+        found = interleaved(runs, ours=lambda: run([*command, "--store", store]), peer=lambda: run(their_command))
+        if ours.read_bytes() != theirs.read_bytes():
+            raise Failed("the two indexes differ")
+    what = "chunk and digest an image, against casync make with a store that has every chunk"
+    yield at_least("casync", what, *_spreads(found), _speed_up(found), 2)
+
+
 def install(material: Material, runs: int) -> Iterator[Row]:
     """A delta install of the pair by us and by stock swupdate, from the same server."""
     swupdate = peer("swupdate")
@@ -232,6 +251,7 @@ def memory(material: Material, _runs: int) -> Iterator[Row]:
 ROWS = {
     "pack": pack,
     "index": index,
+    "casync": casync,
     "install": install,
     "kept": kept,
     "link": link,

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: our figures beside the real tools', as ratios of one run. Measures and prints; never fails for a ratio.
 
-bench/run.py [--json] [--runs N] [--row NAME]...      NAME: pack, index, install, kept, link, merge, memory, layout
+bench/run.py [--json] [--runs N] [--row NAME]...
+
+NAME: pack, index, casync, install, kept, link, merge, memory, layout
 """
 
 from __future__ import annotations

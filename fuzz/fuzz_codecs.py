@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import lzma
 import zlib
 from contextlib import suppress
@@ -47,5 +48,6 @@ def seeds() -> list[bytes]:
     found += [head + zlib.compress(content), head + raw.compress(content) + raw.flush(), head + bz2.compress(content)]
     found += [head + lzma.compress(content), head + brotli.compress(content)]
     found.append(head + lz4.block.compress(content, store_size=False))
+    found.append(head + gzip.compress(content))
     found.append(b"\x00\x01\x02\x37\xa4\x30\xec" + bytes(range(80)))
     return found

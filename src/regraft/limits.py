@@ -43,6 +43,7 @@ class Limits:
 
     # transport
     connections: int = 4  #: to one server at once
+    chunk_connections: int = 16  #: to a store of chunk files, where each chunk is a request
     retries: int = 8  #: tries of one request before its error counts
     redirects: int = 5  #: followed for one request
     idle_timeout: float = 60.0  #: without a byte, until a connection is given up

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ _SHOWN = 4096  # bytes of a value up to which it is shown whole
     epilog=examples(
         "regraft inspect rootfs.zck",
         "regraft inspect rootfs.cba",
+        "regraft inspect https://host/rootfs.caibx",
         "regraft inspect https://host/rootfs.zck --chunks",
         "regraft inspect update.swu                                the same as `regraft swu inspect`",
         "regraft inspect rootfs.zck --json | jq .chunks",
@@ -32,9 +34,11 @@ _SHOWN = 4096  # bytes of a value up to which it is shown whole
 @network_options
 @json_option
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
-    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index.
+    """Show what FILE says about itself.
 
-    Also deltas: a diff of dm-update, a COW file of Android, a sidecar; and an Android payload.
+    FILE is a zchunk file or header, a bita archive, a casync index or an ihop description, also at a URL; a bundle; a
+    delta: a diff of dm-update, a COW file of Android, a sidecar; an Android payload; or an index that regraft keeps of
+    a slot.
     """
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
     from regraft.engine.deltas import is_delta
@@ -90,9 +94,60 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
 
 
 def _facts(file: str, header: Header, with_chunks: bool) -> dict[str, Any]:
-    from regraft.formats import cba
+    from regraft.formats import caibx, cba, ihop
 
+    if isinstance(header, caibx.Header):
+        return _casync(file, header, with_chunks)
+    if isinstance(header, ihop.Header):
+        return _ihop(file, header, with_chunks)
     return (_bita if isinstance(header, cba.Header) else _zchunk)(file, header, with_chunks)
+
+
+def _casync(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
+    facts = {
+        "file": file,
+        "format": "casync index",
+        "image_size": header.image_size,
+        "header_size": header.size,
+        "chunk_count": len(header),
+        "unique_chunks": len(set(header.digests)),
+        "chunker": header.sizes.label,
+        "digest": f"sha256:{header.digest.hex()}",
+        "chunk_digest": header.algorithm.label,
+        "feature_flags": f"{header.flags:#018x}",
+    }
+    if with_chunks:
+        facts["chunks"] = _in_files(header.lengths, header.digests)
+    return facts
+
+
+def _ihop(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
+    facts = {
+        "file": file,
+        "format": "ihop description",
+        "image_size": header.image_size,
+        "image_digest": str(header.digest or ""),
+        "header_size": header.size,
+        "chunk_count": len(header.order),
+        "unique_chunks": len(header),
+        "chunker": header.parameters.label,
+        "digest": f"blake2b512:{header.checksum.hex()}",
+        "chunk_digest": header.digests.algorithm.label,
+        "written_by": _readable(header.writer.encode()),
+    }
+    if with_chunks:
+        lengths = [header.lengths[number] for number in header.order]
+        facts["chunks"] = _in_files(lengths, [header.digests[number] for number in header.order])
+    return facts
+
+
+def _in_files(lengths: Iterable[int], digests: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Chunks that lie in files of their own, so that nothing is said of how they are stored."""
+    at, chunks = 0, []
+    for length, digest in zip(lengths, digests, strict=True):
+        chunks.append({"offset": at, "length": length, "digest": digest.hex()})
+        at += length
+    return chunks
 
 
 def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
@@ -183,8 +238,8 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
             for chunk in value:
                 where = "dictionary" if chunk["offset"] is None else chunk["offset"]
                 digest = chunk.get("digest") or chunk["stored_digest"]
-                stored = f"{chunk['stored_offset']:>12} {chunk['stored']:>8}"
-                click.echo(f"{where:>12} {chunk['length']:>8} {stored} {digest}")
+                stored = f" {chunk['stored_offset']:>12} {chunk['stored']:>8}" if "stored" in chunk else ""
+                click.echo(f"{where:>12} {chunk['length']:>8}{stored} {digest}")
         elif name == "partitions":
             for part in value:
                 made_of = ", ".join(f"{count} {kind}" for kind, count in part["operations"].items())

@@ -82,7 +82,7 @@ def command(
         target = open_target(base)
         try:
             work = ArtifactMerge(
-                artifact.recipe, artifact.blob, target, state_of(base), remote=artifact.remote is not None,
+                artifact.recipe, artifact.blob, target, state_of(base), remote=artifact.remote,
                 window=window, throttle=Throttle(rate or 0, load), progress=shown,
             )  # fmt: skip
             try:
