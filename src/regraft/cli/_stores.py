@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Open stores. threads: for reading. remote: whether any is behind a URL. wire: bytes that came from those so far."""
+    """Open stores. threads: for reading. remote: whether any is behind a URL. wire: bytes from those so far."""
 
     stores: Sequence[ChunkStore]
     threads: int
