@@ -84,8 +84,9 @@ class ChunkSource:
     """The chunk files of stores as a RangeSource: position n is the file that `paths` makes of `names[n]`.
 
     stores: looked in one after the other, from the one that had the last chunk on. lengths: decoded bytes of each
-    chunk, which bound what is read of its file. threads: files read at once; at most `limits.buffer` bytes of chunks
-    are read ahead of who takes them, or one chunk. A chunk that is fetched again is looked for in the next store first.
+    chunk, which bound what is read of its file. threads: files read at once; at most half of `limits.buffer` is read
+    ahead of who takes it (the other half waits to be decoded), or one chunk. A chunk that is fetched again is looked
+    for in the next store first.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class _Run:
                 self._reserved -= self._length(position)
                 self._changed.notify_all()
             yield position, content
+            del content  # while the next is waited for
 
     def close(self) -> None:
         with self._changed:
@@ -195,16 +197,18 @@ class _Run:
                 number, count = self._ranges[position]
                 if count != 1:
                     raise ValueError(f"{count} chunks at once")
-                content = self._source.read(number)
-                with self._changed:
-                    self._ready[position] = content
-                    if not self._ordered:
-                        self._queue.append(position)
-                    self._changed.notify_all()
+                self._deliver(position, self._source.read(number))  # no name here: it would outlive the delivery
         except BaseException as error:
             with self._changed:
                 self._error = self._error or error
                 self._changed.notify_all()
+
+    def _deliver(self, position: int, content: Buffer) -> None:
+        with self._changed:
+            self._ready[position] = content
+            if not self._ordered:
+                self._queue.append(position)
+            self._changed.notify_all()
 
     def _take(self) -> int | None:
         """The position to read next, when there is room for it; None when there is nothing more to do."""
@@ -212,7 +216,7 @@ class _Run:
             while not self._closed and self._error is None and self._next < len(self._ranges):
                 length = self._length(self._next)
                 # Positions are taken in order: the one that an ordered caller waits for was let in before the others.
-                if not self._reserved or self._reserved + length <= self._source.limits.buffer:
+                if not self._reserved or self._reserved + length <= self._source.limits.buffer // 2:
                     self._reserved += length
                     self._next += 1
                     return self._next - 1

@@ -77,9 +77,9 @@ def test_nothing_is_asked_for_nothing() -> None:
     assert not store.asked
 
 
-def test_what_is_read_ahead_fits_into_the_buffer() -> None:
+def test_what_is_read_ahead_fits_into_half_of_the_buffer() -> None:
     store = full(100)
-    arriving = numbered(store, 100, buffer=1000, length=100, threads=16).fetch([Range(n, 1) for n in range(100)])
+    arriving = numbered(store, 100, buffer=2000, length=100, threads=16).fetch([Range(n, 1) for n in range(100)])
     next(arriving)
     for _ in range(200):
         if len(store.asked) == 11:
@@ -98,7 +98,7 @@ def test_a_chunk_longer_than_the_buffer_is_read_alone() -> None:
 def test_the_one_that_is_waited_for_does_not_wait_for_the_others() -> None:
     store = full(50)
     store.waiting = frozenset("0")
-    arriving = numbered(store, 50, buffer=300, length=100).fetch([Range(n, 1) for n in range(50)], ordered=True)
+    arriving = numbered(store, 50, buffer=600, length=100).fetch([Range(n, 1) for n in range(50)], ordered=True)
     timer = threading.Timer(0.1, store.stuck.set)
     timer.start()
     assert [position for position, _ in arriving] == list(range(50))
