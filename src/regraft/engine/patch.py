@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from regraft.errors import UnsupportedError
+from regraft.model import Plan
 from regraft.model.buffers import Buffer
 
 #: What `Codec.patch` can be.
@@ -51,3 +52,13 @@ def patched(name: str, base: Buffer, data: Buffer) -> memoryview:
     if name not in NAMES:
         raise UnsupportedError(f"a PATCH by {name!r}: regraft knows {', '.join(NAMES)}")
     return memoryview(xor(base, data) if name == "xor" else add(base, data))
+
+
+def by_plan(plan: Plan, number: int, base: memoryview, decoded: memoryview) -> memoryview:
+    """Operation `number` of the plan's table, a PATCH, over the bytes of its base and those decoded for it, or more.
+
+    The function is the one that the unit's codec names. Raises UnsupportedError.
+    """
+    recipe = plan.recipe
+    name = recipe.codecs[recipe.units.codec[plan.table.unit[number]]].patch
+    return patched(name, base, decoded[: len(base)])

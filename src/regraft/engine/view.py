@@ -19,6 +19,7 @@ from regraft.engine.cache import Cache, Entry
 from regraft.engine.flights import Flight, Flights
 from regraft.engine.keep import Keep
 from regraft.engine.medium import Medium
+from regraft.engine.patch import by_plan
 from regraft.engine.ranges import RangeSource
 from regraft.errors import DigestError, FormatError, MediumError, MissingError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
@@ -30,11 +31,6 @@ _STEP = 1 << 20
 
 #: Makes a row of operation `number` of the plan's table from the bytes of its base and its decoded unit.
 Patcher = Callable[[Plan, int, memoryview, memoryview], Buffer]
-
-
-def no_patches(plan: Plan, number: int, base: memoryview, decoded: memoryview) -> Buffer:
-    """The `Patcher` of plans that have no PATCH operations. Raises MissingError."""
-    raise MissingError("this plan has PATCH operations, which this view cannot execute")
 
 
 class Whence(Enum):
@@ -73,7 +69,7 @@ class View:
         *,
         local: Collection[int] = (),
         keep: Keep | None = None,
-        patch: Patcher = no_patches,
+        patch: Patcher = by_plan,
         report: Callable[[str], None] = lambda _: None,
         limits: Limits = DEFAULT,
     ) -> None:

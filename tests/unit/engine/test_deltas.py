@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
 import pytest
-from deltas import Update, applied, merged, read_dm_update, streamed
+from deltas import Update, applied, base_of, merged, read_dm_update, streamed
 
+from regraft.engine.blobs import LocalBlob
 from regraft.engine.deltas import find_sidecar, is_delta, open_delta, parse, read_sidecar
+from regraft.engine.match import match
+from regraft.engine.view import View
 from regraft.errors import FormatError, LimitError, MissingError
 from regraft.formats import sidecar
 from regraft.limits import DEFAULT, Limits
@@ -39,6 +43,23 @@ def test_golden_deltas_give_their_image(name: str) -> None:
 def test_without_compression_the_same_bytes_are_made_for_ever(name: str) -> None:
     update = golden(name)
     assert make(name) == (update.content, sidecar.build(update.sidecar))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_deltas_are_read_at_random(name: str) -> None:
+    update = golden(name)
+    blob, base = MemoryMedium(update.content), base_of(update.old)
+    recipe = open_delta(blob, len(update.old), update.sidecar).recipe
+    view = View(match(recipe, [("base", base.index)]), [base.medium], [LocalBlob(blob)], local=[0])
+    chance = random.Random(1)
+    try:
+        for _ in range(100):
+            start = chance.randrange(len(update.new))
+            data = bytearray(min(chance.randint(1, 3000), len(update.new) - start))
+            view.read_into(start, memoryview(data))
+            assert data == update.new[start : start + len(data)]
+    finally:
+        view.close()
 
 
 def test_another_file_is_no_delta() -> None:

@@ -19,7 +19,7 @@ from regraft.engine.match import match
 from regraft.engine.ranges import Range, RangeSource
 from regraft.engine.seeds import Seed
 from regraft.engine.view import Run, View, Whence
-from regraft.errors import DigestError, MissingError, SourceError, StallError, TransportError
+from regraft.errors import DigestError, SourceError, StallError, TransportError, UnsupportedError
 from regraft.limits import Limits
 from regraft.model import Algorithm, Blob, Codec, Kind, Op, OpTable, Plan, Recipe, Units
 from regraft.model.buffers import Buffer
@@ -257,7 +257,7 @@ def test_a_patch_is_executed_by_who_can() -> None:
 
 def test_a_patch_nobody_can_execute_is_told_or_replaced_by_what_else_there_is() -> None:
     plan, base, stored = patched()
-    with pytest.raises(MissingError, match="PATCH"):
+    with pytest.raises(UnsupportedError, match="PATCH"):
         read(View(plan, [MemoryMedium(base)], [CountingSource(stored)]), 0, 1)
     plan, base, stored = patched(Op(Kind.DATA, unit=1))
     view = View(plan, [MemoryMedium(base)], [CountingSource(stored)])
