@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from regraft.engine.files import open_source
 from regraft.errors import SourceError
@@ -72,6 +72,15 @@ class Export(Protocol):
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What `length` bytes from `offset` on consist of: in order, exactly that many bytes, no extent empty."""
+        ...
+
+
+@runtime_checkable
+class SlowExport(Export, Protocol):
+    """A disk whose reads may wait for a peer. Those that would do not hold up others of the same client."""
+
+    def ready(self, offset: int, length: int) -> bool:
+        """Whether this range can be read now without waiting for a peer."""
         ...
 
 

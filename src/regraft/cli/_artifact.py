@@ -50,6 +50,21 @@ def is_cba(head: bytes) -> bool:
     return head.startswith((cba.MAGIC, cba.MAGIC_LEGACY))
 
 
+def is_artifact(location: str) -> bool:
+    """Whether `location` is a chunked artifact and not an image: a URL, or a file that begins like one.
+
+    Raises SourceError.
+    """
+    if is_url(location):
+        return True
+    medium = open_source(location)
+    try:
+        head = _read(medium, min(_FIRST, medium.size))
+    finally:
+        medium.close()
+    return is_cba(head) or head.startswith((zchunk.MAGIC, zchunk.MAGIC_DETACHED))
+
+
 def read_header(medium: Medium, *, limits: Limits = DEFAULT) -> tuple[zchunk.Header, bytes]:
     """The header of a local zchunk file, parsed and as it is. Reads nothing else."""
     lead = zchunk.parse_lead(_read(medium, min(medium.size, zchunk.LEAD_SIZE)), limits=limits)

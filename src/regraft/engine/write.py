@@ -13,12 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from threading import BoundedSemaphore, Event, Lock
 
-from regraft import kernels
 from regraft.engine.decode import UnitDecoder
 from regraft.engine.match import wanted_units
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
+from regraft.engine.sparse import write_sparse
 from regraft.engine.verify import KEPT, Buffers, batches, default_workers, wrong_rows
 from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError, TransportError
 from regraft.limits import DEFAULT, Limits
@@ -27,9 +27,6 @@ from regraft.model.buffers import Buffer
 
 #: How often a unit is fetched before its bytes count as wrong: a proxy may have mixed something up once.
 TRIES = 2
-
-#: Runs of zeros that are worth a hole.
-_HOLE = 16384
 
 
 class Writer:
@@ -167,7 +164,7 @@ class Writer:
         good = [row for row in range(first, first + count) if row not in failed]
         for run, length in batches(table, good, len(view)):
             begin, end = table.bounds[run], table.bounds[run + length]
-            self._put(begin, view[begin - start : end - start])
+            write_sparse(self._target, begin, view[begin - start : end - start])
             self._written(run, length, Origin.SEED)
 
     def _read_seeds(self, first: int, count: int, view: memoryview) -> list[int]:
@@ -248,23 +245,10 @@ class Writer:
         for row, data in parts:
             if self.written is not None:
                 self.written.data[32 * row : 32 * row + 32] = Algorithm.SHA256.of(data)
-            self._put(table.bounds[row], data)
+            write_sparse(self._target, table.bounds[row], data)
             self._written(row, 1, Origin.FETCHED)
 
-    # -- the target ---------------------------------------------------------------------------------------------------
-
-    def _put(self, offset: int, data: memoryview) -> None:
-        """Write, leaving holes where a sparse target takes them."""
-        if not self._target.sparse:
-            self._target.write(offset, data)
-            return
-        end = 0
-        runs = kernels.data_runs(data, _HOLE)
-        for start, stop in zip(runs[::2], runs[1::2], strict=True):
-            self._target.zero(offset + end, start - end)
-            self._target.write(offset + start, data[start:stop])
-            end = stop
-        self._target.zero(offset + end, len(data) - end)
+    # -- done ---------------------------------------------------------------------------------------------------------
 
     def _written(self, first: int, count: int, origin: Origin) -> None:
         with self._lock:

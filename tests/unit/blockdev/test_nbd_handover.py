@@ -16,7 +16,7 @@ import pytest
 from nbd_talk import BLOCK_STATUS, READ, WRITE, Client, PatternExport, request
 
 from regraft.blockdev.export import FileExport
-from regraft.blockdev.nbd.handover import hand_over, take_over
+from regraft.blockdev.nbd.handover import VERSION, hand_over, take_over
 from regraft.blockdev.nbd.server import Server, listen_unix
 from regraft.errors import StateError
 
@@ -155,9 +155,9 @@ def test_clients_stay_if_the_successor_serves_something_else(
 
 CONNECTION = {
     "kind": "connection", "export": "disk", "size": MIB, "structured": True, "contexts": [],
-    "header": "", "skip": 0, "write": "",
+    "header": "", "skip": 0, "write": "", "unanswered": "",
 }  # fmt: skip
-BEGIN = {"kind": "begin", "version": 1, "listeners": 0, "connections": 1}
+BEGIN = {"kind": "begin", "version": VERSION, "listeners": 0, "connections": 1}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ BEGIN = {"kind": "begin", "version": 1, "listeners": 0, "connections": 1}
         [b"[]"],
         [b"\xff"],
         [{}],
-        [BEGIN | {"version": 2}],
+        [BEGIN | {"version": VERSION - 1}],
         [BEGIN | {"connections": -1}],
         [BEGIN | {"connections": 1 << 40}],
         [BEGIN | {"listeners": True}],
@@ -181,6 +181,7 @@ BEGIN = {"kind": "begin", "version": 1, "listeners": 0, "connections": 1}
         [BEGIN, CONNECTION | {"header": "00" * 28}],
         [BEGIN, CONNECTION | {"skip": 5}],
         [BEGIN, CONNECTION | {"write": "00"}],
+        [BEGIN, CONNECTION | {"unanswered": "00"}],
         [BEGIN, CONNECTION],
         [BEGIN, CONNECTION, {"kind": "stop"}],
     ],

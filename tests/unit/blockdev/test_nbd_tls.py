@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,35 @@ def read(client: Client) -> None:
 
 def test_reading_over_tls(server: Server, folder: Path) -> None:
     read(upgraded(server, folder))
+
+
+class Slow(PatternExport):
+    """No read is ready, and each takes a moment."""
+
+    def ready(self, offset: int, length: int) -> bool:
+        return offset < 1000
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        time.sleep(0.0 if offset < 1000 else 0.01)
+        super().read_into(offset, view)
+
+
+def test_slow_reads_over_tls_while_requests_come(folder: Path) -> None:
+    disk = Slow()
+    with Server([disk], [listen_tcp()], tls=context(folder)) as server:
+        client = upgraded(server, folder)
+        assert client.ask(STRUCTURED) == [(ACK, b"")]
+        assert client.ask(GO, go(b"disk"))[-1] == (ACK, b"")
+        for turn in range(10):
+            starts = {turn * 1000 + row: (turn * 1000 + row) * 37 % 700_000 for row in range(20)}
+            for cookie, start in starts.items():
+                client.say(request(READ, start, 70_000, cookie=cookie) + request(READ, 5, 50, cookie=cookie + 100_000))
+            for _ in range(40):
+                answer = client.answer()
+                fast = answer.cookie >= 100_000
+                start, length = (5, 50) if fast else (starts[answer.cookie], 70_000)
+                assert answer.data(start, length) == disk.content[start : start + length]
+        client.line.close()
 
 
 def test_a_client_that_is_certified(folder: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from images import pack
 
 from regraft.cli import main
 
@@ -23,13 +24,30 @@ def status(*arguments: str) -> int:
     return end.value.code
 
 
-@pytest.mark.parametrize("magic", [b"\0ZCK1", b"\0ZHR1"])
-def test_a_zchunk_file_is_to_be_unpacked_first(
-    tmp_path: Path, magic: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "rootfs.zck").write_bytes(magic + bytes(100))
-    assert status(str(tmp_path / "rootfs.zck"), "--socket", str(tmp_path / "s")) == 11
-    assert "regraft unpack" in capsys.readouterr().err
+def test_what_only_begins_like_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "rootfs.zck").write_bytes(b"\0ZCK1" + bytes(100))
+    assert status(str(tmp_path / "rootfs.zck"), "--socket", str(tmp_path / "s")) == 10
+
+
+def test_a_detached_header_has_no_image_to_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact = pack(b"x" * 9999)
+    (tmp_path / "rootfs.zck").write_bytes(artifact.content[: artifact.header.size])
+    assert status(str(tmp_path / "rootfs.zck"), "--socket", str(tmp_path / "s")) == 10
+    assert "only a header" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_of_one_artifact(image: str, tmp_path: Path) -> None:
+    keep = str(tmp_path / "kept")
+    assert status(image, "--keep", keep) == 2
+    assert status(image, image, "--keep", keep) == 2
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_with_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.zck").write_bytes(pack(b"x" * 9999).content)
+    (tmp_path / "precious").write_bytes(b"precious")
+    assert status(str(tmp_path / "a.zck"), "--keep", str(tmp_path / "precious"), "--port", "0") == 60
+    assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
 def test_options_that_contradict_each_other(image: str, tmp_path: Path) -> None:

@@ -5,24 +5,29 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from enum import Enum
 
+from regraft.blockdev.export import SlowExport
 from regraft.blockdev.nbd.exports import Exports, Session
 from regraft.blockdev.nbd.handshake import Handshake, State
 from regraft.blockdev.nbd.protocol import Request
 from regraft.blockdev.nbd.replies import BrokenReplyError, Replies
 from regraft.blockdev.nbd.requests import Remains, Requests
+from regraft.blockdev.nbd.slow import SlowReads, Workers
 from regraft.errors import FormatError, RegraftError
 from regraft.limits import DEFAULT, Limits
 
 _TICK = 0.2  # seconds between two looks at what was asked of the thread, when the client is silent
 _LINGER = 1.0  # seconds for a client to take the last answers
+_MARGIN = 0.5  # seconds that are left, of those given, when slow reads are waited for no longer
 _TIMEVAL = struct.Struct("@ll")
 _SOCKET_BUFFER = 1 << 20
 _HANDSHAKE_RECEIVED = 4096
@@ -53,18 +58,24 @@ class Connection:
         exports: Exports,
         *,
         tls: ssl.SSLContext | None = None,
+        workers: Workers | None = None,
         report: Callable[[str], None] = lambda _: None,
         limits: Limits = DEFAULT,
         session: Session | None = None,
         remains: Remains | None = None,
     ) -> None:
-        """With a `session` the client is taken to be in transmission, in the middle of what `remains` says."""
+        """With a `session` the client is taken to be in transmission, in the middle of what `remains` says.
+
+        Without `workers`, a read that waits for a peer holds up those behind it.
+        """
         self.session = session
         self.remains = remains or Remains()
         self.resting = False
         self._socket = client
         self._exports = exports
         self._tls = tls
+        self._workers = workers
+        self._slow: SlowReads | None = None
         self._report = report
         self._limits = limits
         self._asked = Asked.SERVE
@@ -104,7 +115,17 @@ class Connection:
             self._report(f"the connection failed: {error.strerror or error}")
         finally:
             if not self.resting:
-                self._socket.close()
+                self._close()
+
+    def _close(self) -> None:
+        slow, self._slow = self._slow, None
+        if slow is None:
+            self._socket.close()
+            return
+        slow.take_back(0.0)
+        self.abort()  # who is sending now fails at once
+        with slow.line:  # a descriptor that is closed under a sender might be somebody else's by then
+            self._socket.close()
 
     def _prepare(self) -> None:
         with suppress(OSError):  # each is an improvement, not a need
@@ -121,6 +142,21 @@ class Connection:
 
     def _receive(self, view: memoryview) -> int:
         """How many bytes came; 0 at a tick. Raises _GoneError when the client has closed."""
+        if self._slow is not None and isinstance(self._socket, ssl.SSLSocket):
+            return self._receive_between(self._slow, self._socket, view)
+        return self._receive_now(view)
+
+    def _receive_between(self, slow: SlowReads, line: ssl.SSLSocket, view: memoryview) -> int:
+        """Receive while others send: a TLS session is not to be used by two threads at once."""
+        if not line.pending():
+            poll = select.poll()
+            poll.register(line.fileno(), select.POLLIN)
+            if not poll.poll(_TICK * 1000):
+                return 0
+        with slow.line:
+            return self._receive_now(view)
+
+    def _receive_now(self, view: memoryview) -> int:
         try:
             count = self._socket.recv_into(view)
         except (BlockingIOError, TimeoutError) as error:
@@ -132,10 +168,10 @@ class Connection:
         return count
 
     def _send(self, view: memoryview) -> None:
-        done = 0
-        while done < len(view):
+        done, size = 0, len(view)
+        while done < size:
             try:
-                done += self._socket.send(view[done:])
+                done += self._socket.send(view[done:] if done else view)
             except (BlockingIOError, TimeoutError) as error:
                 if isinstance(error, TimeoutError) and error.errno is not None:
                     raise
@@ -197,35 +233,92 @@ class Connection:
 
     def _transmit(self, session: Session) -> None:
         send_file = None if isinstance(self._socket, ssl.SSLSocket) else self._send_file
-        replies = Replies(session, self._send, self._report_failure, send_file=send_file, limits=self._limits)
-        early = self.remains.header  # of a client that did not wait, perhaps many requests
+        slow = self._slow = self._slow_reads(session)
+        replies = Replies(
+            session,
+            self._send if slow is None else self._send_alone,
+            self._report_failure,
+            send_file=send_file,
+            alone=nullcontext if slow is None else lambda: slow.line,
+            limits=self._limits,
+        )
         requests = Requests(Remains(b"", self.remains.skip, self.remains.write), limits=self._limits)
-        while early:
+        going_on = self._serve(replies, requests, list(self.remains.unanswered))
+        early = self.remains.header  # of a client that did not wait, perhaps many requests
+        while early and going_on:
             room = requests.room
             count = min(len(room), len(early))
             room[:count] = early[:count]
             early = early[count:]
-            if not self._serve(replies, requests, requests.take(count)):
-                return
-        while self._asked is Asked.SERVE:
-            count = self._receive(requests.room)
-            if count and not self._serve(replies, requests, requests.take(count)):
-                return
-        self.remains = requests.remains
-        if self._asked is Asked.REST and self.movable:
-            self.resting = True
+            going_on = self._serve(replies, requests, requests.take(count))
+        serving = Asked.SERVE  # members of an enumeration are slow to look up
+        receive = self._receive_now if slow is None else self._receive
+        while going_on and self._asked is serving:
+            count = receive(requests.room)
+            if count:
+                going_on = self._serve(replies, requests, requests.take(count))
+        if not going_on:
+            self._await_slow_reads()
+        elif self._asked is Asked.REST and self.movable:
+            self._rest(requests)
         else:
             self._say_goodbye(replies, requests)
 
+    def _slow_reads(self, session: Session) -> SlowReads | None:
+        if self._workers is None or not isinstance(session.export, SlowExport):
+            return None
+        return SlowReads(
+            session,
+            session.export,
+            self._workers,
+            send=self._send,
+            report=self._report_failure,
+            broken=self._break,
+            hurried=lambda: self._asked is not Asked.SERVE,
+            limits=self._limits,
+        )
+
     def _serve(self, replies: Replies, requests: Requests, batch: list[Request]) -> bool:
+        """Answer, or begin to; False if the client has said good-bye."""
+        if batch and self._slow is not None:
+            batch = self._slow.set_aside(batch)
         if batch and not replies.answer(batch):
             return False
         if requests.fault:
             raise FormatError(requests.fault)
         return True
 
+    def _send_alone(self, view: memoryview) -> None:
+        with self._slow.line if self._slow is not None else nullcontext():
+            self._send(view)
+
+    def _break(self, error: BaseException) -> None:
+        """An answer could not be finished by another thread: what follows would make no sense to the client."""
+        if not isinstance(error, _GoneError | OSError):
+            self._report(str(error) if isinstance(error, BrokenReplyError) else f"a read failed: {error!r}")
+        self.abort()
+
+    def _await_slow_reads(self) -> None:
+        """Until all is answered or there is a hurry. The client has said that it asks for no more."""
+        while self._slow is not None and not self._slow.finish(time.monotonic() + _TICK):
+            if self._asked is not Asked.SERVE:
+                self._slow.finish(self._deadline - _MARGIN)
+                return
+
+    def _rest(self, requests: Requests) -> None:
+        """Leave all behind that the next one needs to go on; what is sent already must be sent to its end."""
+        slow, self._slow = self._slow, None
+        unanswered = slow.take_back(self._deadline - _MARGIN) if slow is not None else []
+        if unanswered is None:
+            self._slow = slow
+            raise FormatError("the client did not take an answer in time")
+        self.remains = replace(requests.remains, unanswered=tuple(unanswered))
+        self.resting = True
+
     def _say_goodbye(self, replies: Replies, requests: Requests) -> None:
         """Refuse what has come meanwhile, and let the client read all answers before the line is cut."""
+        if self._slow is not None and not self._slow.finish(self._deadline - _MARGIN):
+            replies.refuse(self._slow.take_back(self._deadline) or [])
         end = min(self._deadline, time.monotonic() + _LINGER)
         count = self._receive(requests.room)
         if count:

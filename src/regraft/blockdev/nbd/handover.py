@@ -24,8 +24,8 @@ from regraft.blockdev.nbd.server import Server
 from regraft.errors import FormatError, LimitError, StateError
 from regraft.formats import strict_json
 
-VERSION = 1
-_RECORD = 64 << 10  # bytes of one record
+VERSION = 2
+_RECORD = 192 << 10  # bytes of one record; requests that are not answered yet take most of it
 _LISTENERS = 16
 _CURE = "start the new server with the same exports and a matching version of regraft"
 
@@ -113,6 +113,7 @@ def _describe(connection: Connection) -> dict[str, Any]:
         "header": remains.header.hex(),
         "skip": remains.skip,
         "write": REQUEST.pack(*remains.write).hex() if remains.write else "",
+        "unanswered": b"".join(REQUEST.pack(*request) for request in remains.unanswered).hex(),
     }
 
 
@@ -124,13 +125,15 @@ def _understand(server: Server, record: dict[str, Any]) -> tuple[Session, Remain
     contexts = record.get("contexts")
     if not isinstance(contexts, list) or any(not isinstance(name, str) or name not in CONTEXTS for name in contexts):
         raise StateError("a client with unknown metadata contexts", cure=_CURE)
-    header, write = _octets(record, "header"), _octets(record, "write")
+    header, write, unanswered = (_octets(record, name) for name in ("header", "write", "unanswered"))
     skip = _number(record, "skip", 0xFFFFFFFF)
-    if len(header) >= REQUEST.size or len(write) not in (0, REQUEST.size) or bool(skip) > bool(write):
+    whole = len(write) in (0, REQUEST.size) and not len(unanswered) % REQUEST.size
+    if len(header) >= REQUEST.size or not whole or bool(skip) > bool(write):
         raise StateError("a client in the middle of an impossible request", cure=_CURE)
     names = tuple(str(name) for name in contexts)
     session = Session(export, record.get("structured") is True, names)
-    return session, Remains(header, skip, REQUEST.unpack(write) if write else None)
+    again = tuple(REQUEST.iter_unpack(unanswered))
+    return session, Remains(header, skip, REQUEST.unpack(write) if write else None, again)
 
 
 def _octets(record: dict[str, Any], name: str) -> bytes:

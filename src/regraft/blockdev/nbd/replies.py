@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 from regraft.blockdev.export import Extent
@@ -34,7 +35,8 @@ from regraft.limits import DEFAULT, Limits
 
 _SMALL = 32 << 10  # bytes up to which a read is not searched for holes beforehand
 _LEAST = 128 << 10  # of a buffer
-_READ, _DATA = int(Command.READ), int(Chunk.OFFSET_DATA)  # members of an enumeration are slow to look up
+_READ, _DATA, _OK = int(Command.READ), int(Chunk.OFFSET_DATA), int(Error.OK)  # members of enumerations are slow
+_SIMPLE_HEAD, _CHUNK_HEAD = SIMPLE.size, CHUNK_DATA.size
 _ZEROS = memoryview(bytes(_SMALL))
 _WORDS = {
     Error.EPERM: b"read-only",
@@ -46,6 +48,11 @@ _WORDS = {
 
 class BrokenReplyError(Exception):
     """A read failed when a part of its reply was already sent: only the end of the connection can tell the client."""
+
+
+def reply_buffer(limits: Limits = DEFAULT) -> bytearray:
+    """For the answers of one thread."""
+    return bytearray(max(limits.nbd_reply_buffer, _LEAST))
 
 
 class Replies:
@@ -61,9 +68,14 @@ class Replies:
         report: Callable[[RegraftError], None],
         *,
         send_file: Callable[[int, int, int], int] | None = None,
+        alone: Callable[[], AbstractContextManager[object]] = nullcontext,
+        buffer: bytearray | None = None,
         limits: Limits = DEFAULT,
     ) -> None:
-        """`send_file` sends from a descriptor, an offset, so many bytes; it gives how many it could read there."""
+        """`send_file` sends from a descriptor, an offset, so many bytes; it gives how many it could read there.
+
+        `alone` is entered while what is sent in several steps must not be mixed with what others send.
+        """
         self._send_file = send_file
         self._session = session
         self._export = session.export
@@ -71,8 +83,10 @@ class Replies:
         self._send = send
         self._report = report
         self._limits = limits
-        self._buffer = bytearray(max(limits.nbd_reply_buffer, _LEAST))
+        self._alone = alone
+        self._buffer = reply_buffer(limits) if buffer is None else buffer
         self._view = memoryview(self._buffer)
+        self._room = len(self._buffer)
         self._used = 0
         # Where blocks have a minimum, alignment is to be judged first.
         self._small = _SMALL if session.export.blocks.minimum == 1 else 0
@@ -111,7 +125,7 @@ class Replies:
 
     def _reserve(self, count: int) -> int:
         """Where the next `count` bytes of replies belong."""
-        if self._used + count > len(self._buffer):
+        if self._used + count > self._room:
             self.flush()
         return self._used
 
@@ -162,18 +176,29 @@ class Replies:
         return True
 
     def _read_simple(self, cookie: int, offset: int, length: int) -> None:
-        at = self._reserve(SIMPLE.size + length)
-        if not self._load(offset, at + SIMPLE.size, length):
+        at = self._used
+        if at + _SIMPLE_HEAD + length > self._room:
+            at = self._reserve(_SIMPLE_HEAD + length)
+        start = at + _SIMPLE_HEAD
+        try:
+            self._export.read_into(offset, self._view[start : start + length])
+        except RegraftError as error:
+            self._report(error)
             self._simple(cookie, Error.EIO)
             return
-        SIMPLE.pack_into(self._buffer, at, SIMPLE_MAGIC, Error.OK, cookie)
-        self._used = at + SIMPLE.size + length
+        SIMPLE.pack_into(self._buffer, at, SIMPLE_MAGIC, _OK, cookie)
+        self._used = start + length
 
     def _read_chunk(self, cookie: int, offset: int, length: int, done: int) -> bool:
         """One chunk of data, or a hole if it is small and all zeros. False if it failed: the reply has then ended."""
-        at = self._reserve(CHUNK_DATA.size + length)
-        start = at + CHUNK_DATA.size
-        if not self._load(offset, start, length):
+        at = self._used
+        if at + _CHUNK_HEAD + length > self._room:
+            at = self._reserve(_CHUNK_HEAD + length)
+        start = at + _CHUNK_HEAD
+        try:
+            self._export.read_into(offset, self._view[start : start + length])
+        except RegraftError as error:
+            self._report(error)
             self._error(cookie, Error.EIO, True)
             return False
         buffer = self._buffer
@@ -212,7 +237,9 @@ class Replies:
                 if self._send_file and stop - start > _SMALL:
                     descriptor = self._export.direct(start, stop - start)
                     if descriptor >= 0:
-                        if not self._file_chunk(cookie, descriptor, start, stop - start, stop == end):
+                        with self._alone():
+                            sent = self._file_chunk(cookie, descriptor, start, stop - start, stop == end)
+                        if not sent:
                             return
                         continue
                 for piece in range(start, stop, most):
@@ -276,13 +303,14 @@ class Replies:
             self._used = CHUNK_DATA.size
         else:
             self._simple(cookie, Error.OK)
-        self.flush()
-        for piece in range(offset, offset + length, most):
-            size = min(most, offset + length - piece)
-            if not self._load(piece, 0, size):
-                raise BrokenReplyError(f"reading at {piece} failed the second time")
-            self._used = size
+        with self._alone():
             self.flush()
+            for piece in range(offset, offset + length, most):
+                size = min(most, offset + length - piece)
+                if not self._load(piece, 0, size):
+                    raise BrokenReplyError(f"reading at {piece} failed the second time")
+                self._used = size
+                self.flush()
 
     def _block_status(self, cookie: int, offset: int, length: int, only_one: bool) -> None:
         most = 1 if only_one else self._most_extents()

@@ -19,6 +19,7 @@ from regraft.blockdev.export import Export
 from regraft.blockdev.nbd.connection import Asked, Connection
 from regraft.blockdev.nbd.exports import Exports, Session
 from regraft.blockdev.nbd.requests import Remains
+from regraft.blockdev.nbd.slow import Workers
 from regraft.errors import BusyError, UsageError
 from regraft.limits import DEFAULT, Limits
 
@@ -94,6 +95,7 @@ class Server:
         self._tls = tls
         self._report = report
         self._limits = limits
+        self._workers = Workers(limits)
         self._lock = threading.Lock()
         self._threads: dict[Connection, threading.Thread] = {}
         self._acceptor: threading.Thread | None = None
@@ -136,6 +138,7 @@ class Server:
             _close_listener(listener)
         self.listeners.clear()
         self._finish(Asked.STOP, timeout)
+        self._workers.close()
         self._wake.close()
         self._alarm.close()
 
@@ -170,6 +173,7 @@ class Server:
             client,
             self.exports,
             tls=self._tls,
+            workers=self._workers,
             report=self._report,
             limits=self._limits,
             session=session,
