@@ -66,6 +66,16 @@ class Limits:
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
 
+
+    nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
+    nbd_workers: int = 32  #: threads for such reads, of all clients
+    nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
+
+    # views
+    view_cache: int = 8 * MIB  #: decoded bytes kept in memory
+    view_deadline: float = 30.0  #: until a read that waits for a peer fails
+    view_ahead: int = 2 * MIB  #: bytes fetched ahead of a sequential reader
+
     # mounts
     mount_connections: int = 16  #: sockets between the kernel and one daemon
     fuse_threads: int = 8  #: that answer the kernel

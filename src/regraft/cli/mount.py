@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -181,13 +181,21 @@ def _undone(mount: Mount) -> Iterator[list[Mount]]:
         raise
 
 
+def _open(job: Job, faults: Faults) -> AbstractContextManager[Export]:
+    """What is to be mounted. A read that waits for a server fails well before the kernel asks again elsewhere."""
+    from regraft.cli._export import open_export
+
+    deadline = min(DEFAULT.view_deadline, job.timeout / 3) if job.timeout else DEFAULT.view_deadline
+    limits = replace(DEFAULT, view_deadline=deadline)
+    return open_export(job.what, network=job.network, report=faults.report, limits=limits)
+
+
 def _file(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
     from regraft.blockdev.fuse.mount import mount_file
     from regraft.blockdev.mounts import FuseMount
     from regraft.blockdev.records import Record
-    from regraft.cli._export import open_export
 
-    image = stack.enter_context(open_export(job.what, network=job.network, report=faults.report))
+    image = stack.enter_context(_open(job, faults))
     file = mount_file(image, job.file, report=faults.report)
     record = Record("fuse", file.path, job.what, image.size, os.getpid(), connections=DEFAULT.fuse_threads)
     mount = FuseMount(file, record, faults)
@@ -201,7 +209,6 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
     from regraft.blockdev.attachment import choose, index_of, is_attached
     from regraft.blockdev.mounts import NbdMount, verified_size
     from regraft.blockdev.views import joined
-    from regraft.cli._export import open_export
 
     old = records.load(job.device) if job.device != "auto" else None
     if job.take_over:
@@ -210,7 +217,7 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
         job = _as_before(job, old)
     attachment = choose()
     attached = job.device != "auto" and is_attached(index_of(job.device))
-    image = stack.enter_context(open_export(job.what, network=job.network, report=faults.report))
+    image = stack.enter_context(_open(job, faults))
     verity: Verity | None = None
     if job.verity:
         image, verity = stack.enter_context(_verified(job, image))
