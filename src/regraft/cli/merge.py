@@ -54,7 +54,7 @@ def command(
     written. SIGTERM and SIGINT let it finish its batch.
     """
     from regraft.cli._artifact import is_url, open_artifact
-    from regraft.engine.artifact_merge import ArtifactMerge, plan_onto
+    from regraft.engine.artifact_merge import ArtifactMerge, begun, plan_onto
     from regraft.engine.files import open_source, open_target
     from regraft.engine.order import forecast, order
     from regraft.engine.state import state_of
@@ -66,6 +66,9 @@ def command(
         raise UsageError(f"{base} is the artifact itself", cure="give the image that is to be updated")
     with meter(progress) as shown, open_artifact(plan, network) as artifact:
         if dry_run:
+            known = state_of(base, create=False)
+            if known is not None and begun(known):
+                say(f"a merge onto {base} has begun: these figures are for what the base holds now")
             source = open_source(base)
             try:
                 made = plan_onto(artifact.recipe, source, progress=shown)

@@ -31,6 +31,21 @@ def plan_onto(recipe: Recipe, base: Medium, *, progress: Progress = QUIET) -> Pl
     return onto(recipe, base.name, index_medium(base, _algorithm(recipe), recipe.chunker, progress=progress))
 
 
+def begun(state: State) -> bool:
+    """Whether a merge onto the base with this state has begun and not ended."""
+    if not state.directory.exists(_name(state)):
+        return False
+    journal = open_journal(state.directory, _name(state))
+    try:
+        return bool(journal.records())
+    finally:
+        journal.medium.close()
+
+
+def _name(state: State, what: str = "") -> str:
+    return f"{state.stem}.merge{what}"
+
+
 def _algorithm(recipe: Recipe) -> Algorithm:
     if recipe.matchable is None:
         raise UnsupportedError(
@@ -58,11 +73,11 @@ class ArtifactMerge:
         if state is None:
             raise StateError(f"there is no folder for the state of {base.name}", cure="name one in REGRAFT_STATE")
         self._recipe, self._state, self._limits, self._progress = recipe, state, limits, progress
-        self._journal, self._index, self._data = (f"{state.stem}.merge{what}" for what in ("", "-index", "-data"))
+        self._journal, self._index, self._data = (_name(state, what) for what in ("", "-index", "-data"))
         self._open: list[Medium] = []
         self.fetched = 0  #: stored bytes that came from afar
         try:
-            self.resumed = self._begun()  #: whether an earlier run goes on
+            self.resumed = begun(state)  #: whether an earlier run goes on
             index = self._load_index() if self.resumed else self._make_index(base)
             self.plan = onto(recipe, base.name, index)
             self._spool = Spool(recipe, blob, self._file(self._data), limits) if remote else None
@@ -76,15 +91,6 @@ class ArtifactMerge:
         except BaseException:
             self.close()
             raise
-
-    def _begun(self) -> bool:
-        if not self._state.directory.exists(self._journal):
-            return False
-        journal = open_journal(self._state.directory, self._journal)
-        try:
-            return bool(journal.records())
-        finally:
-            journal.medium.close()
 
     def _make_index(self, base: Medium) -> Index:
         index = index_medium(base, _algorithm(self._recipe), self._recipe.chunker, progress=self._progress)
