@@ -24,7 +24,11 @@ def target(data: bytes) -> None:
     parameters = (1 + data.count(1) % 12, data.count(2), 1 + 9 * data.count(3), 1 + data.count(4) % 40)
     rolled = _twins.rolling_index(memoryview(data), kind, parameters, (0, 0, 0), True, "blake2b512_128", 1)
     assert sum(rolled[0]) == len(data)
+    sizes = (1 + data.count(5), 1 + data.count(5) + 99 * data.count(6), 1 + data.count(7))
+    cut = _twins.casync_index(memoryview(data), sizes, 0, True, "sha256", 1)
+    assert sum(cut[0]) == len(data)
     if _native is not None:
+        assert _native.casync_index(memoryview(data), sizes, 0, True, "sha256", 2, segment=999) == cut
         assert _native.zck_index(view, True, "sha256", 2, segment=5000) == index
         assert _native.data_runs(view, 512) == runs
         arguments = (memoryview(data), kind, parameters, (0, 0, 0), True, "blake2b512_128")

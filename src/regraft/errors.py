@@ -21,7 +21,8 @@ RegraftError                     1   any other failure
 ├── MediumError                 50   reading or writing a file or block device failed
 │   ├── TooSmallError           51   the target cannot hold the image
 │   ├── SourceError             52   a seed or source cannot be read and nothing replaces it
-│   └── SpaceError              53   no space left
+│   ├── SpaceError              53   no space left
+│   └── MountError              54   the kernel refused to make a device or a mount
 ├── StateError                  60   a journal or index on disk that cannot be used
 │   └── BusyError               61   another process works on the same target
 └── MissingError                70   a part of the system or of regraft that is not here
@@ -153,6 +154,11 @@ class SourceError(MediumError):
 class SpaceError(MediumError):
     exit_status = 53
     default_cure = "free some space, then run the same command again"
+
+
+class MountError(MediumError):
+    exit_status = 54
+    default_cure = "see the kernel's log (dmesg); `regraft doctor` lists what this kernel has"
 
 
 class StateError(RegraftError):

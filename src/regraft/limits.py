@@ -18,6 +18,7 @@ class Limits:
     chunk_size: int = 16 * MIB  #: decoded bytes of one unit
     stored_size: int = 17 * MIB  #: stored bytes of one unit
     chunks: int = 4_000_000  #: of one image
+    patched_size: int = 256 * MIB  #: base or target of one bsdiff patch: each is in memory, on the build side
     dictionary_size: int = 4 * MIB  #: of a zstd dictionary
     header_size: int = 256 * MIB  #: of a chunked artifact; read in pieces, held as columns
     optional_elements: int = 64  #: of one zchunk header
@@ -26,6 +27,8 @@ class Limits:
     xz_memory: int = 80 * MIB  #: what xz -9 needs is 65 MiB
     chunker_window: int = 4096  #: bytes under the rolling hash of a chunker; those in use have 16 to 64
     metadata: int = 1024  #: entries of a bita archive
+    layout_bytes: int = 512 * MIB  #: read of a file system to learn where its files begin
+    layout_cuts: int = 500_000  #: places where they do, that are looked at
 
     # bundles
     description_size: int = MIB  #: of an sw-description
@@ -40,6 +43,7 @@ class Limits:
 
     # transport
     connections: int = 4  #: to one server at once
+    chunk_connections: int = 16  #: to a store of chunk files, where each chunk is a request
     retries: int = 8  #: tries of one request before its error counts
     redirects: int = 5  #: followed for one request
     idle_timeout: float = 60.0  #: without a byte, until a connection is given up
@@ -62,6 +66,20 @@ class Limits:
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
 
+    # mounts
+    mount_connections: int = 16  #: sockets between the kernel and one daemon
+    fuse_threads: int = 8  #: that answer the kernel
+    fuse_read_size: int = 256 * KIB  #: of one answer, for each thread
+    netlink_message: int = 64 * KIB  #: that the kernel may answer with
+    device_mapper_answer: int = MIB  #: that the kernel may answer with
+    verity_tree: int = 64 * MIB  #: of the hash tree in an artifact: enough for an image of 8 GiB
+    mount_record: int = 64 * KIB  #: of what is kept of one mount
+
+    # chunk stores
+    pack_size: int = 1 << 30  #: of one pack, unless a single chunk is larger
+    pack_index_size: int = 64 * MIB  #: of the index of one pack
+    description_file: int = 320 * MIB  #: of the description of one image; read whole
+    packs: int = 100_000  #: of one store
     nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
     nbd_workers: int = 32  #: threads for such reads, of all clients
     nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
@@ -77,6 +95,11 @@ class Limits:
     journal_interval: float = 1.0  #: time between two durable records
     journal_bytes: int = 64 * MIB  #: bytes written between two durable records
     journal_size: int = 64 * MIB  #: of the file
+
+    # merging in place
+    merge_window: int = 8 * MIB  #: rows that are read together before any of them is written, unless told otherwise
+    merge_batch: int = 8 * MIB  #: bytes written directly between two records
+    merge_conflicts: int = 64_000_000  #: pairs of rows of which one reads what the other writes
 
 
 DEFAULT = Limits()

@@ -4,25 +4,26 @@
 from __future__ import annotations
 
 import lzma
-import tempfile
 import threading
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import BinaryIO
 
 import zstandard
 
 import regraft
-from regraft.engine.chunkers import cut_stream, named
+from regraft.build.chunks import Chunk, Cutter, Source, ahead, append, counted, placed
+from regraft.build.chunks import body as temporary
+from regraft.engine.chunkers import named
 from regraft.engine.medium import Medium
-from regraft.engine.progress import QUIET, Origin, Progress
+from regraft.engine.progress import QUIET, Progress
 from regraft.engine.verify import default_workers
-from regraft.errors import ChangedError, LimitError, UsageError
-from regraft.formats import cba
+from regraft.errors import LimitError, UsageError
+from regraft.formats import cba, chunk_rules
 from regraft.formats.cba import BUZHASH, FIXED, ROLLSUM, Header, Parameters
+from regraft.formats.chunk_rules import UNMOVED, Placement
 from regraft.formats.codecs import brotli
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, Digest, DigestColumn
@@ -34,8 +35,6 @@ WINDOWS = {ROLLSUM: 64, BUZHASH: 16}
 LEVEL = 6
 _LEVELS = {"none": 0, "brotli": 11, "lzma": 9, "zstd": 22}  #: the highest
 
-_COPY = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -43,6 +42,7 @@ class Options:
 
     chunker: "rollsum", "buzhash", or "fixed", which cuts every `average` bytes. window: 0 for bita's, 64 for RollSum
     and 16 for BuzHash. compression: "brotli", "lzma", "zstd" or "none". hash_length: bytes kept of a chunk's digest.
+    placement: what moves the cuts.
     """
 
     chunker: str = ROLLSUM
@@ -55,6 +55,7 @@ class Options:
     hash_length: int = 64
     metadata: dict[str, bytes] = field(default_factory=dict)
     workers: int = 0
+    placement: Placement = UNMOVED
 
     @property
     def parameters(self) -> Parameters:
@@ -87,7 +88,9 @@ class Options:
             raise UsageError(f"a window of {self.window} bytes: 1 to {limits.chunker_window} are possible")
         if len(self.metadata) > limits.metadata:
             raise LimitError(f"{len(self.metadata)} entries of metadata, more than limits.metadata = {limits.metadata}")
-        named(self.parameters.label, limits=limits)
+        if chunk_rules.KEY in self.metadata:
+            raise UsageError(f"metadata with the key {chunk_rules.KEY} is regraft's own")
+        named(self.placement.label(self.parameters.label), limits=limits)
         if self.compression == "brotli":
             brotli()
 
@@ -102,6 +105,8 @@ class Options:
             found.append(
                 f"with hashes of {self.hash_length} bytes no seed is used: different chunks could be taken for equal"
             )
+        if self.placement != UNMOVED:
+            found.append("bita cuts seeds by the plain rule, and finds fewer of these chunks in them than regraft")
         return found
 
 
@@ -147,58 +152,48 @@ def pack(
 ) -> Header:
     """Write the bita archive of `image` to the empty medium `out`; return its header.
 
-    The chunk data goes to an unlinked temporary file first, since the header with its size stands before it. Memory:
-    the longest chunk for each thread, `limits.buffer`, and 200 bytes or so for each different chunk.
-
     Raises ChangedError if the image changes meanwhile; LimitError, UsageError for options that cannot be, also when two
     different chunks have the same hash of the length asked for; MissingError without the package that brotli needs.
     """
     options.check(limits)
-    if image.size > limits.image_size:
-        raise LimitError(f"an image of {image.size} bytes, more than limits.image_size = {limits.image_size}")
+    label = placed(image, options.parameters.label, options.placement, limits=limits)
+    return build(Cutter(image, label, threads=options.workers, progress=progress), out, options, limits=limits)
+
+
+def build(
+    source: Source,
+    out: Medium,
+    options: Options = Options(),
+    *,
+    parameters: Parameters | None = None,
+    limits: Limits = DEFAULT,
+) -> Header:
+    """Write a bita archive of the chunks that `source` gives to the empty medium `out`; return its header.
+
+    parameters: what bita is to cut seeds by; those of the options if None.
+
+    The chunk data goes to an unlinked temporary file first, since the header with its size stands before it. Memory:
+    the longest chunk for each thread, `limits.buffer`, and 200 bytes or so for each different chunk. A rule that is not
+    that of the parameters is named in the metadata. Raises what `pack` does, and what the source does.
+    """
+    options.check(limits)
+    if source.size > limits.image_size:
+        raise LimitError(f"an image of {source.size} bytes, more than limits.image_size = {limits.image_size}")
     order: array[int] = array("I")
     whole = Algorithm.BLAKE2B.hasher()
-    progress.phase("pack", image.size)
-    with tempfile.TemporaryFile(prefix="regraft-") as file:
+    metadata = dict(options.metadata)
+    parameters = parameters or options.parameters
+    if source.label != parameters.label:
+        metadata[chunk_rules.KEY] = source.label.encode("ascii")
+    with temporary() as file:
         body = _Body(file, options.hash_length)
-        ahead: deque[tuple[bytes, int, Future[bytes]]] = deque()
-        waiting = 0
-        compress = _compressor(options)
-        workers = options.workers or default_workers()
-
-        def store_first() -> int:
-            digest, plain, future = ahead.popleft()
-            stored = future.result()
-            body.add(stored, digest[: options.hash_length], plain)
-            return plain
-
-        known: dict[bytes, int] = {}
-        short: set[bytes] = set()
-        with ThreadPoolExecutor(workers, "compress") as pool:
-            for data, digest in _chunks(image, options, whole.update, progress):
-                if len(order) >= limits.chunks:
-                    raise LimitError(f"more than limits.chunks = {limits.chunks} chunks")
-                number = known.get(digest)
-                if number is None:
-                    if digest[: options.hash_length] in short:
-                        raise UsageError(
-                            f"two different chunks have the same hash of {options.hash_length} bytes",
-                            cure="take a longer --hash-length",
-                        )
-                    short.add(digest[: options.hash_length])
-                    number = known[digest] = len(known)
-                    plain = bytes(data)
-                    ahead.append((digest, len(plain), pool.submit(_stored, compress, plain)))
-                    waiting += len(plain)
-                order.append(number)
-                while waiting > limits.buffer and len(ahead) > workers:
-                    waiting -= store_first()
-            while ahead:
-                store_first()
+        different = _different(counted(source.chunks(Algorithm.BLAKE2B, whole.update), limits), options, order)
+        for stored, digest, plain in ahead(different, options.workers or default_workers(), limits.buffer):
+            body.add(stored, digest, plain)
         header = Header(
-            parameters=options.parameters,
+            parameters=replace(parameters, hash_length=options.hash_length),
             digest=Digest(Algorithm.BLAKE2B, whole.digest()),
-            image_size=image.size,
+            image_size=source.size,
             compression=options.compression,
             level=options.level if options.compression != "none" else 0,
             order=order,
@@ -206,45 +201,39 @@ def pack(
             stored=body.stored,
             offsets=body.offsets,
             lengths=body.lengths,
-            metadata=tuple(sorted(options.metadata.items())),
+            metadata=tuple(sorted(metadata.items())),
             writer=f"regraft {regraft.__version__}",
         )
         content = cba.build_header(header)
         parsed = cba.parse_header(content, limits=limits)
         out.write(0, content)
-        _append(file, out, len(content))
+        append(file, out, len(content))
     return parsed
 
 
-def _stored(compress: Callable[[bytes], bytes], plain: bytes) -> bytes:
-    """What is stored of a chunk: itself if compression does not make it smaller."""
-    stored = compress(plain)
-    return stored if len(stored) < len(plain) else plain
+def _different(
+    chunks: Iterable[Chunk], options: Options, order: array[int]
+) -> Iterator[tuple[int, Callable[[], tuple[bytes, bytes, int]]]]:
+    """The work for each chunk that has not been there yet: (stored bytes, kept digest, plain length). Fills `order`."""
+    compress = _compressor(options)
+    known: dict[bytes, int] = {}
+    short: set[bytes] = set()
 
+    def finish(data: bytes, digest: bytes, stored: bytes | None) -> tuple[bytes, bytes, int]:
+        found = compress(data) if stored is None else stored
+        # What is stored of a chunk is itself if compression does not make it smaller.
+        return found if len(found) < len(data) else data, digest, len(data)
 
-def _append(body: BinaryIO, out: Medium, offset: int) -> None:
-    body.seek(0)
-    while piece := body.read(_COPY):
-        out.write(offset, piece)
-        offset += len(piece)
-
-
-def _chunks(
-    image: Medium, options: Options, whole: Callable[[memoryview], None], progress: Progress
-) -> Iterator[tuple[memoryview, bytes]]:
-    """Each chunk, good until the next step, and its whole digest; all bytes pass through `whole`, in order."""
-
-    def read(offset: int, view: memoryview) -> None:
-        if image.read_into(offset, view) < len(view):
-            raise ChangedError(f"{image.name} became shorter while it was packed", cure="pack a file at rest")
-
-    chunker, algorithm = named(options.parameters.label), Algorithm.BLAKE2B
-    with ThreadPoolExecutor(1, "hash") as pool:
-        for run, lengths, digests in cut_stream(read, image.size, chunker, algorithm, threads=options.workers):
-            hashing = pool.submit(whole, run)
-            offset = 0
-            for number, length in enumerate(lengths):
-                yield run[offset : offset + length], digests[number * algorithm.size : (number + 1) * algorithm.size]
-                offset += length
-                progress.advance(length, Origin.SEED)
-            hashing.result()
+    for chunk in chunks:
+        number = known.get(chunk.digest)
+        if number is None:
+            kept = chunk.digest[: options.hash_length]
+            if kept in short:
+                raise UsageError(
+                    f"two different chunks have the same hash of {options.hash_length} bytes",
+                    cure="take a longer --hash-length",
+                )
+            short.add(kept)
+            number = known[chunk.digest] = len(known)
+            yield len(chunk.data), partial(finish, bytes(chunk.data), kept, chunk.stored)
+        order.append(number)

@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from functools import partial
+from typing import Protocol
 
 import zstandard
 
-from regraft import kernels
+from regraft.build.chunks import Cutter, Source, ahead, append, body, counted, placed
 from regraft.build.libzstd import Library
 from regraft.engine.medium import Medium
-from regraft.engine.progress import QUIET, Origin, Progress
+from regraft.engine.progress import QUIET, Progress
 from regraft.engine.verify import default_workers
-from regraft.errors import ChangedError, LimitError, UsageError
+from regraft.errors import LimitError, UsageError
 from regraft.formats import zchunk
-from regraft.formats.zchunk import FLAG_UNCOMPRESSED_SOURCE, Header
+from regraft.formats.chunk_rules import UNMOVED, Placement
+from regraft.formats.zchunk import FLAG_OPTIONAL_ELEMENTS, FLAG_UNCOMPRESSED_SOURCE, Header
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, DigestColumn
 from regraft.model.buffers import Buffer
@@ -30,16 +29,14 @@ from regraft.model.buffers import Buffer
 LEVEL = 9
 _BTOPT = 7
 
-_BATCH = 4 << 20
-_COPY = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `zck` can be told. The defaults are those that SWUpdate's delta handler needs:
     `zck -u --chunk-hash-type sha256`.
 
-    libzstd: "" for the one that python-zstandard brings, "system", or a path: see `build.libzstd`.
+    libzstd: "" for the one that python-zstandard brings, "system", or a path: see `build.libzstd`. placement: what
+    moves the cuts.
     """
 
     digest: Algorithm = Algorithm.SHA256
@@ -50,6 +47,7 @@ class Options:
     dictionary: bytes = b""
     libzstd: str = ""
     workers: int = 0
+    placement: Placement = UNMOVED
 
     def check(self, limits: Limits) -> None:
         """Raise UsageError, LimitError for what no reader takes."""
@@ -63,6 +61,14 @@ class Options:
             raise LimitError(f"a dictionary of {len(self.dictionary)} bytes, more than {limits.dictionary_size}")
         if self.dictionary and self.compression == "none":
             raise UsageError("a dictionary without compression has no use")
+
+    def warnings(self) -> list[str]:
+        """What a person should know who gives the file to others."""
+        if self.placement == UNMOVED:
+            return []
+        return [
+            "stock SWUpdate and libzck cut a plain seed by zchunk's rule alone: they find fewer of these chunks in it"
+        ]
 
 
 class _Context(Protocol):
@@ -101,22 +107,32 @@ def pack(
 ) -> Header:
     """Write the zchunk file of `image` to the empty medium `out`; return its header.
 
-    The body goes to an unlinked temporary file first, as with `zck`, since the header with its size stands before it.
     Raises ChangedError if the image changes meanwhile; LimitError, UsageError for options that cannot be.
     """
     options.check(limits)
-    if image.size > limits.image_size:
-        raise LimitError(f"an image of {image.size} bytes, more than limits.image_size = {limits.image_size}")
+    label = placed(image, zchunk.CHUNKER, options.placement, limits=limits)
+    return build(Cutter(image, label, threads=options.workers, progress=progress), out, options, limits=limits)
+
+
+def build(source: Source, out: Medium, options: Options = Options(), *, limits: Limits = DEFAULT) -> Header:
+    """Write a zchunk file of the chunks that `source` gives to the empty medium `out`; return its header.
+
+    The body goes to an unlinked temporary file first, as with `zck`, since the header with its size stands before it.
+    Raises what `pack` does, and what the source does.
+    """
+    options.check(limits)
+    if source.size > limits.image_size:
+        raise LimitError(f"an image of {source.size} bytes, more than limits.image_size = {limits.image_size}")
     algorithm = options.chunk_digest
     stored_digests = DigestColumn(algorithm)
     digests = DigestColumn(algorithm if options.uncompressed_source else None)
     stored, lengths = array("I"), array("I")
     body_hasher = options.digest.hasher()
-    progress.phase("pack", image.size)
-    with tempfile.TemporaryFile(prefix="regraft-") as body:
+    elements = zchunk.rule_elements(source.label)
+    with body() as file:
 
         def add(chunk: bytes, digest: bytes, plain_digest: bytes, length: int) -> None:
-            body.write(chunk)
+            file.write(chunk)
             body_hasher.update(chunk)
             stored_digests.append(digest)
             if options.uncompressed_source:
@@ -130,71 +146,40 @@ def pack(
             add(first, algorithm.of(first), algorithm.of(b""), len(options.dictionary))
         else:
             add(b"", bytes(algorithm.size), bytes(algorithm.size), 0)
-        for chunk, digest, plain_digest, length in _chunks(image, options):
-            add(chunk, digest, plain_digest, length)
-            progress.advance(length, Origin.SEED)
-            if len(stored) > limits.chunks:
-                raise LimitError(f"more than limits.chunks = {limits.chunks} chunks")
+        for made in _stored(source, options, limits):
+            add(*made)
+        flags = FLAG_UNCOMPRESSED_SOURCE if options.uncompressed_source else 0
         header = Header(
             algorithm=options.digest,
             chunk_algorithm=algorithm,
-            flags=FLAG_UNCOMPRESSED_SOURCE if options.uncompressed_source else 0,
+            flags=flags | (FLAG_OPTIONAL_ELEMENTS if elements else 0),
             compression=options.compression,
             data_digest=bytes(options.digest.size) if options.uncompressed_source else body_hasher.digest(),
             stored_digests=stored_digests,
             digests=digests,
             stored=stored,
             lengths=lengths,
+            elements=elements,
         )
         content = zchunk.build_header(header)
         out.write(0, content)
-        _append(body, out, len(content))
+        append(file, out, len(content))
     return zchunk.parse_header(content, limits=limits)
 
 
-def _append(body: BinaryIO, out: Medium, offset: int) -> None:
-    body.seek(0)
-    while piece := body.read(_COPY):
-        out.write(offset, piece)
-        offset += len(piece)
-
-
-def _chunks(image: Medium, options: Options) -> Iterator[tuple[bytes, bytes, bytes, int]]:
+def _stored(source: Source, options: Options, limits: Limits) -> Iterator[tuple[bytes, bytes, bytes, int]]:
     """(stored bytes, their digest, digest of the plain bytes, plain length) of each chunk, in order."""
-    workers = options.workers or default_workers()
     algorithm = options.chunk_digest
     compressors = _Compressors(options, options.dictionary)
 
-    def finish(data: Buffer, plain_digest: bytes) -> tuple[bytes, bytes, bytes, int]:
+    def finish(data: bytes, digest: bytes, stored: bytes | None) -> tuple[bytes, bytes, bytes, int]:
         if options.compression == "none":
-            return bytes(data), plain_digest, plain_digest, len(data)
-        chunk = compressors.compress(data)
-        return chunk, algorithm.of(chunk), plain_digest, len(data)
+            return data, digest, digest, len(data)
+        chunk = compressors.compress(data) if stored is None else stored
+        return chunk, algorithm.of(chunk), digest, len(data)
 
-    ahead: deque[Future[tuple[bytes, bytes, bytes, int]]] = deque()
-    with ThreadPoolExecutor(workers, "compress") as pool:
-        for data, plain_digest in _cut(image, algorithm):
-            ahead.append(pool.submit(finish, data, plain_digest))
-            while len(ahead) > 16 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _cut(image: Medium, algorithm: Algorithm) -> Iterator[tuple[memoryview, bytes]]:
-    """The chunks of an image and their digests. A batch lives as long as one of its chunks is in use."""
-    total = image.size
-    open_chunk = b""
-    for start in range(0, total, _BATCH):
-        count = min(_BATCH, total - start)
-        batch = memoryview(bytearray(len(open_chunk) + count))
-        batch[: len(open_chunk)] = open_chunk
-        if image.read_into(start, batch[len(open_chunk) :]) < count:
-            raise ChangedError(f"{image.name} became shorter while it was packed", cure="pack a file at rest")
-        found, digests = kernels.zck_index(batch, final=start + count == total, algorithm=algorithm.label)
-        offset = 0
-        for number, length in enumerate(found):
-            digest = digests[number * algorithm.size : (number + 1) * algorithm.size]
-            yield batch[offset : offset + length], digest
-            offset += length
-        open_chunk = bytes(batch[offset:])
+    tasks = (
+        (len(chunk.data), partial(finish, bytes(chunk.data), chunk.digest, chunk.stored))
+        for chunk in counted(source.chunks(algorithm), limits)
+    )
+    return ahead(tasks, options.workers or default_workers(), limits.buffer)

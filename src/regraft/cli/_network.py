@@ -21,32 +21,38 @@ if TYPE_CHECKING:
 _HOSTS = "hosts.json"
 
 
+_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "ca_file": click.option("--ca-file", metavar="PEM", help="Trusted authorities for https, instead of the system's."),
+    "client_cert": click.option("--client-cert", metavar="PEM", help="Certificate to show to the server."),
+    "client_key": click.option("--client-key", metavar="PEM", help="Its key."),
+    "proxy": click.option("--proxy", metavar="URL", help="Proxy for everything; else http_proxy and so on."),
+    "authorization": click.option(
+        "--authorization", metavar="TEXT", envvar="REGRAFT_AUTHORIZATION",
+        help="Value of the Authorization header, e.g. 'TargetToken ...'. Better in REGRAFT_AUTHORIZATION.",
+    ),
+    "connections": click.option(
+        "--connections", type=click.IntRange(1, 64), default=None,
+        help=f"Connections at once.  [default: {DEFAULT.connections}; to a store of chunk files "
+        f"{DEFAULT.chunk_connections}]",
+    ),
+    "https_only": click.option("--https-only", is_flag=True, help="Refuse plain http."),
+}  # fmt: skip
+
+
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options; the command takes them as one `network` argument."""
-    names = ("ca_file", "client_cert", "client_key", "proxy", "authorization", "connections", "https_only")
+    """The options; the command takes them as one `network` argument. One that it has itself already is left out."""
+    own = list(getattr(command, "__click_params__", []))
+    taken = {each.name for each in own}
+    names = [name for name in _OPTIONS if name not in taken]
 
     def gathered(**arguments: Any) -> Any:
         settings = {name: arguments.pop(name) for name in names}
         return command(network=Network(**settings), **arguments)
 
     gathered.__name__, gathered.__doc__ = command.__name__, command.__doc__
-    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click keeps options there
-    for option in reversed((
-        click.option("--ca-file", metavar="PEM", help="Trusted authorities for https, instead of the system's."),
-        click.option("--client-cert", metavar="PEM", help="Certificate to show to the server."),
-        click.option("--client-key", metavar="PEM", help="Its key."),
-        click.option("--proxy", metavar="URL", help="Proxy for everything; else http_proxy and so on."),
-        click.option(
-            "--authorization", metavar="TEXT", envvar="REGRAFT_AUTHORIZATION",
-            help="Value of the Authorization header, e.g. 'TargetToken ...'. Better in REGRAFT_AUTHORIZATION.",
-        ),
-        click.option(
-            "--connections", type=click.IntRange(1, 16), default=DEFAULT.connections, show_default=True,
-            help="Connections at once.",
-        ),
-        click.option("--https-only", is_flag=True, help="Refuse plain http."),
-    )):  # fmt: skip
-        gathered = option(gathered)
+    gathered.__click_params__ = own  # type: ignore[attr-defined]  # click keeps options there
+    for name in reversed(names):
+        gathered = _OPTIONS[name](gathered)
     return gathered
 
 
@@ -59,8 +65,14 @@ class Network:
     client_key: str | None = None
     proxy: str | None = None
     authorization: str | None = None
-    connections: int = DEFAULT.connections
+    connections: int | None = None  #: None: those of the limits
     https_only: bool = False
+
+    def limits(self, limits: Limits = DEFAULT) -> Limits:
+        """`limits` with as many connections as were asked for."""
+        if self.connections is None:
+            return limits
+        return replace(limits, connections=self.connections, chunk_connections=self.connections)
 
     @contextmanager
     def connect(self, limits: Limits = DEFAULT) -> Iterator[Fetcher]:
@@ -79,7 +91,7 @@ class Network:
         )
         with (
             remembered_hosts() as hosts,
-            Fetcher(policy, replace(limits, connections=self.connections), hosts=hosts) as fetcher,
+            Fetcher(policy, self.limits(limits), hosts=hosts) as fetcher,
         ):
             yield fetcher
 

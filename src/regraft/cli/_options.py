@@ -21,9 +21,31 @@ progress_option = click.option(
 seed_option = click.option(
     "--seed", "seeds", multiple=True, metavar="PATH", help="Local bytes to reuse: a file or block device. Repeatable."
 )
+store_option = click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="URL|DIR",
+    help="Where a casync index has its chunks; repeatable, looked in one after the other. "
+    "[default: NAME.castr and default.castr beside NAME.caibx]",
+)
 workers_option = click.option(
     "--threads", "workers", type=click.IntRange(0, 256), default=0, help="Threads to use; 0: one per core."
 )
+
+
+def placement_options(command: F) -> F:
+    """`--align` and `--layout`, for what `placement` makes of them."""
+    command = click.option(
+        "--layout",
+        type=click.Choice(["none", "auto"]),
+        default="none",
+        show_default=True,
+        help="auto: cut where files begin and end, too, in ext4, squashfs and erofs.",
+    )(command)
+    return click.option(
+        "--align", type=Size(), default=None, metavar="SIZE", help="Move every cut to a multiple of SIZE, e.g. 4KiB."
+    )(command)
 
 
 class Size(click.ParamType[int]):

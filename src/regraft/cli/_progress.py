@@ -17,11 +17,18 @@ from regraft.engine.progress import Origin
 #: What each phase of the engine is called in words.
 _WORDS = {
     "pack": "packing",
+    "compare": "comparing both images",
+    "digest": "hashing",
+    "convert": "converting",
     "index": "reading the seed",
     "look": "looking at the target",
+    "base": "checking the base",
+    "fetch": "fetching",
     "write": "writing",
+    "merge": "merging",
     "verify": "reading back",
     "unpack": "unpacking",
+    "compact": "compacting",
 }
 
 

@@ -16,7 +16,7 @@ from regraft.engine.verify import check_rows, digest_of
 from regraft.engine.write import Writer
 from regraft.errors import DigestError, MediumError, VerificationError
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Digest, DigestColumn, Index, Plan, Recipe
+from regraft.model import Base, Digest, DigestColumn, Index, Plan, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,10 @@ def apply(
     digest: of the whole image, from verified metadata; the recipe's own if None. state: where the journal and the kept
     index lie; None for targets that need not survive anything. Interrupted at any point, the same call continues.
 
-    Raises TooSmallError before anything is written; TransportError, DigestError or MediumError with all finished rows
-    recorded; VerificationError if nothing in the recipe covers the image's bytes.
+    The first seed of a delta is its base: where the recipe tells its digest, all of it is compared first.
+
+    Raises DigestError for another base, TooSmallError before anything is written; TransportError, DigestError or
+    MediumError with all finished rows recorded; VerificationError if nothing in the recipe covers the image's bytes.
     """
     digest = digest or recipe.digest
     if digest is None and not recipe.verifiable():
@@ -61,6 +63,8 @@ def apply(
     if not target.sparse:
         target.resize(recipe.size)  # a device: only checks that it is large enough
     plan = match(recipe, [(seed.medium.name, seed.index) for seed in seeds])
+    if recipe.base is not None and recipe.needs_base:
+        check_base(seeds[0].medium, recipe.base, progress=progress)
     journal = Journal(state, recipe, target, limits=limits)
     try:
         finished, origins = _in_place(recipe, journal, state, target, workers, limits, progress)
@@ -108,6 +112,20 @@ def apply(
     finally:
         journal.close()
     return Outcome(plan, origins, fetched, replaced, journal.resumed)
+
+
+def check_base(medium: Medium, base: Base, *, progress: Progress = QUIET) -> None:
+    """Raise DigestError unless `medium` starts with the base that a delta was made from. Reads all of it.
+
+    What is behind the base, on a device that is larger, does not matter.
+    """
+    cure = "give the image from which the delta was made, or a delta that was made from this one"
+    if medium.size < base.size:
+        raise DigestError(f"{medium.name} has {medium.size} bytes, the base of this delta {base.size}", cure=cure)
+    if base.digest is not None:
+        progress.phase("base", base.size)
+        if not digest_of(medium, base.size, base.digest, progress=progress):
+            raise DigestError(f"{medium.name} is not the base of this delta: its digest is another one", cure=cure)
 
 
 def _in_place(

@@ -4,7 +4,10 @@
 zchunk/48/15/8192/131072                          zchunk's automatic chunker
 bita-rollsum/WINDOW/BITS/MINIMUM/MAXIMUM          bita's, over RollSum
 bita-buzhash/WINDOW/BITS/MINIMUM/MAXIMUM          bita's, over BuzHash
+casync/MINIMUM/AVERAGE/MAXIMUM                    casync's; every so many bytes if all three are the same
 fixed/SIZE                                        every so many bytes
+
+Behind any of them, what moves the cuts: see `formats.chunk_rules` and `engine.placed`.
 """
 
 from __future__ import annotations
@@ -13,13 +16,16 @@ import mmap
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from regraft import kernels
+from regraft.engine.placed import Placed, places
 from regraft.errors import LimitError, UnsupportedError
-from regraft.formats import zchunk
+from regraft.formats import caibx, chunk_rules, zchunk
+from regraft.formats.chunk_rules import UNMOVED, Placement
+from regraft.formats.filesystems import layout
 from regraft.kernels import Rolling
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm
@@ -51,7 +57,8 @@ class Chunker:
     label: str
     longest: int
     context: int
-    session: Callable[[Algorithm, int], Session]  #: (algorithm, threads)
+    session: Callable[[Algorithm | None, int], Session]  #: (algorithm, threads); without one, no digests
+    placement: Placement = UNMOVED  #: what moves the cuts of `session`
 
     @property
     def batch(self) -> int:
@@ -61,6 +68,11 @@ class Chunker:
 
 def named(label: str, *, limits: Limits = DEFAULT) -> Chunker:
     """The rule with this label. Raises UnsupportedError for none of ours, LimitError for chunks that are too long."""
+    parts = chunk_rules.split(label)
+    if parts is not None and label != parts[0]:
+        rule, placement = named(parts[0], limits=limits), parts[1]
+        longest = _bounded(-(-rule.longest // placement.align) * placement.align, limits)
+        return replace(rule, label=label, longest=longest, context=rule.context + placement.align, placement=placement)
     if label == zchunk.CHUNKER:
         return Chunker(label, 131072, 0, _zchunk)
     name, *numbers = label.split("/")
@@ -68,6 +80,9 @@ def named(label: str, *, limits: Limits = DEFAULT) -> Chunker:
         values = [int(number) for number in numbers]
         if name == "fixed" and len(values) == 1 and values[0] > 0:
             return Chunker(label, _bounded(values[0], limits), 0, partial(_fixed, values[0]))
+        if name == "casync" and len(values) == 3 and (sizes := caibx.Sizes(*values)).sound:
+            session = partial(_fixed, sizes.average) if sizes.fixed else partial(_casync, sizes)
+            return Chunker(label, _bounded(sizes.longest, limits), 0, session)
         if name in ("bita-rollsum", "bita-buzhash") and len(values) == 4:
             window, bits, minimum, maximum = values
             if 1 <= window <= limits.chunker_window and 1 <= bits <= 32 and maximum > 0:
@@ -83,27 +98,40 @@ def _bounded(longest: int, limits: Limits) -> int:
     return longest
 
 
-def _zchunk(algorithm: Algorithm, threads: int) -> Session:
+def _zchunk(algorithm: Algorithm | None, threads: int) -> Session:
     def cut(data: memoryview, before: int, _searched: int, final: bool, /) -> Cut:
+        if algorithm is None:
+            return kernels.zck_cuts(data[before:], final=final), b""
         return kernels.zck_index(data[before:], final=final, algorithm=algorithm.label, threads=threads)
 
     return cut
 
 
-def _fixed(size: int, algorithm: Algorithm, threads: int) -> Session:
+def _fixed(size: int, algorithm: Algorithm | None, threads: int) -> Session:
     def cut(data: memoryview, before: int, _searched: int, final: bool, /) -> Cut:
-        return kernels.fixed_index(data[before:], size, final=final, algorithm=algorithm.label, threads=threads)
+        name = algorithm.label if algorithm else None
+        return kernels.fixed_index(data[before:], size, final=final, algorithm=name, threads=threads)
 
     return cut
 
 
-def _rolling(chunker: Rolling, algorithm: Algorithm, threads: int) -> Session:
+def _casync(sizes: caibx.Sizes, algorithm: Algorithm | None, threads: int) -> Session:
+    def cut(data: memoryview, before: int, searched: int, final: bool, /) -> Cut:
+        return kernels.casync_index(
+            data[before:], sizes.minimum, sizes.maximum, sizes.discriminator,
+            final=final, algorithm=algorithm.label if algorithm else None, searched=searched, threads=threads,
+        )  # fmt: skip
+
+    return cut
+
+
+def _rolling(chunker: Rolling, algorithm: Algorithm | None, threads: int) -> Session:
     carry = 0
 
     def cut(data: memoryview, before: int, searched: int, final: bool, /) -> Cut:
         nonlocal carry
         lengths, digests, carry = kernels.rolling_index(
-            data, chunker, final=final, algorithm=algorithm.label,
+            data, chunker, final=final, algorithm=algorithm.label if algorithm else None,
             before=before, searched=searched, carry=carry, threads=threads,
         )  # fmt: skip
         return lengths, digests
@@ -116,9 +144,10 @@ def cut_stream(
 ) -> Iterator[tuple[memoryview, array[int], bytes]]:
     """Cut the `size` bytes that `read(offset, view)` gives: (the bytes of complete chunks, lengths, digests).
 
-    The bytes are good until the next step. Reads ahead while cutting. Memory: the longest chunk and two batches.
+    The bytes are good until the next step. Reads ahead while cutting. Memory: the longest chunk and two batches. A rule
+    that follows the layout of files reads that first, at any offset.
     """
-    cut = chunker.session(algorithm, threads)
+    cut = _session(read, size, chunker, algorithm, threads)
     batch = min(chunker.batch, size)
     # Mapped, so that all of it goes back to the system at the end: the C library keeps what it has once freed.
     work = memoryview(mmap.mmap(-1, min(chunker.context + chunker.longest, size) + batch + 1))
@@ -142,3 +171,16 @@ def cut_stream(
             yield work[start : start + consumed], lengths, digests
             start += consumed
             searched = end - start
+
+
+def _session(
+    read: Callable[[int, memoryview], None], size: int, chunker: Chunker, algorithm: Algorithm, threads: int
+) -> Session:
+    placement = chunker.placement
+    if placement == UNMOVED:
+        return chunker.session(algorithm, threads)
+    found = layout(read, size).cuts if placement.files else array("Q")
+    return Placed(
+        lambda: chunker.session(None, threads), places(found, size, placement.align), placement.align,
+        chunker.context - placement.align, algorithm, threads,
+    )  # fmt: skip

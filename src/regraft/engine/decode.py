@@ -6,11 +6,13 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 
+from regraft.engine import patch
+from regraft.engine.medium import Medium
 from regraft.engine.ranges import Range, RangeSource
-from regraft.errors import DigestError
+from regraft.errors import DigestError, SourceError
 from regraft.formats.codecs import Decoder
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Recipe
+from regraft.model import Op, Recipe
 from regraft.model.buffers import Buffer
 
 
@@ -60,13 +62,28 @@ class UnitDecoder:
         """The decoded unit. Raises DigestError, FormatError."""
         self.check_stored(unit, stored)
         units = self._recipe.units
-        return memoryview(self._decoders[units.codec[unit]].decode(stored, units.length[unit]))
+        codec = units.codec[unit]
+        length, room = units.length[unit], self._recipe.codecs[codec].room
+        return memoryview(self._decoders[codec].decode(stored, length, room=room))
 
     def row(self, row: int, within: int, decoded: memoryview) -> memoryview:
         """The part of a decoded unit that is `row`, verified. Raises DigestError."""
+        return self._verified(row, decoded[within : within + self._recipe.table.length(row)])
+
+    def patched(self, row: int, op: Op, decoded: memoryview, base: Medium) -> memoryview:
+        """`row` by the PATCH `op`, from the decoded unit and `base`, verified. Raises SourceError, DigestError."""
+        length = self._recipe.table.length(row)
+        view = memoryview(bytearray(length))
+        if base.read_into(op.at, view) < length:
+            raise SourceError(f"{base.name} ends before {op.at + length}, where a PATCH needs it")
+        name = self._recipe.codecs[self._recipe.units.codec[op.unit]].patch
+        return self._verified(row, patch.patched(name, view, decoded[op.within : op.within + length]))
+
+    def _verified(self, row: int, data: memoryview) -> memoryview:
         table = self._recipe.table
-        data = decoded[within : within + table.length(row)]
         algorithm = table.digests.algorithm
+        if len(data) < table.length(row):
+            raise DigestError(f"the {table.length(row)} image bytes at {table.bounds[row]} are only {len(data)}")
         if algorithm is not None and not hmac.compare_digest(algorithm.of(data), table.digests[row]):
             raise DigestError(f"the {len(data)} image bytes at {table.bounds[row]} differ from their signed digest")
         return data

@@ -193,10 +193,21 @@ class FileDirectory:
             return False
         return True
 
+    def names(self) -> list[str]:
+        with _failing_as(MediumError, f"list {self.path}"):
+            return sorted(os.listdir(self._descriptor))
+
+    def free_space(self) -> int:
+        with _failing_as(MediumError, f"look at the space in {self.path}"):
+            found = os.fstatvfs(self._descriptor)
+        return found.f_bavail * found.f_frsize
+
     def open(self, name: str) -> Medium:
         if not self.exists(name):
             raise FileNotFoundError(f"{self.path}/{name}")
-        return self._open(name, os.O_RDWR)
+        # What may not be written can still be read: a store on a read-only file system, or another user's.
+        writable = os.access(name, os.W_OK, dir_fd=self._descriptor)
+        return self._open(name, os.O_RDWR if writable else os.O_RDONLY)
 
     def create(self, name: str) -> Medium:
         return self._open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -218,10 +229,77 @@ class FileDirectory:
         with _failing_as(MediumError, f"sync {self.path}"):
             os.fsync(self._descriptor)
 
+    def lock(self, name: str, *, shared: bool = False, wait: bool = True) -> FileLock:
+        kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        while True:
+            with _failing_as(MediumError, f"lock {self.path}/{name}"):
+                try:
+                    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._descriptor)
+                except FileNotFoundError:
+                    break
+                lock = FileLock(descriptor)
+                try:
+                    fcntl.flock(descriptor, kind)
+                    if self._is(name, descriptor):
+                        return lock
+                except BlockingIOError:
+                    lock.release()
+                    raise BusyError(f"{self.path}/{name} is in use by another process") from None
+                except BaseException:
+                    lock.release()
+                    raise
+                lock.release()  # replaced or removed while it was waited for: the name counts
+        raise FileNotFoundError(f"{self.path}/{name}")
+
+    def _is(self, name: str, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(name, dir_fd=self._descriptor), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class FileLock:
+    """A flock, which ends with its process however that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class FileFolders:
+    """The folders of a folder, each a `Directory` while it is open."""
+
+    def __init__(self, path: str) -> None:
+        """Makes the folder if there is none. Raises MediumError."""
+        self.path = path
+        FileDirectory(path).close()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[FileDirectory]:
+        """The folder of this name, made if there is none. Raises MediumError."""
+        directory = FileDirectory(f"{self.path}/{name}")
+        try:
+            yield directory
+        finally:
+            directory.close()
+
+    def sync(self) -> None:
+        """Return when the names of the folders are durable, and that of this one."""
+        for path in (self.path, os.path.dirname(os.path.realpath(self.path))):
+            directory = FileDirectory(path)
+            try:
+                directory.sync_directory()
+            finally:
+                directory.close()
 
 
 @contextmanager

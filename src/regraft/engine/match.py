@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from regraft.errors import UsageError
 from regraft.model import Algorithm, DigestColumn, Index, Kind, Op, OpTable, Plan, Recipe
 from regraft.model.table import ZERO
 
@@ -16,8 +17,11 @@ def match(recipe: Recipe, seeds: Sequence[tuple[str, Index]]) -> Plan:
 
     A row whose chunk occurred before in the recipe gets the earlier unit too, so that equal chunks are fetched once.
     Seeds are (name, index), best first. The rule of identity is that of zchunk: equal digests and equal lengths. A
-    recipe without digests, or with such short ones that they prove nothing (`Recipe.matchable`), is its own plan.
+    recipe without digests, or with such short ones that they prove nothing (`Recipe.matchable`), is its own plan. The
+    first seed of a delta is its base. Raises UsageError if a delta has none.
     """
+    if not seeds and recipe.needs_base:
+        raise UsageError("this is a delta: it needs its base", cure="give the image it was made from")
     rows = recipe.table
     algorithm = recipe.matchable
     names = tuple(name for name, _ in seeds)
@@ -38,9 +42,10 @@ def match(recipe: Recipe, seeds: Sequence[tuple[str, Index]]) -> Plan:
         if source >= 0 and chunks.length[number] == length:
             better.append(Op(Kind.COPY, source=source, at=chunks.at[number]))
         if own[0].kind is Kind.DATA:
-            if chunks.first[number] < 0:
+            first = chunks.first[number]
+            if first < 0:
                 chunks.first[number] = row
-            elif (earlier := rows.op(rows.first[chunks.first[number]])) != own[0]:
+            elif rows.length(first) == length and (earlier := rows.op(rows.first[first])) != own[0]:
                 better.append(earlier)
         table.add(length, digest, *better, *own)
     return Plan(recipe, table, names)
@@ -90,10 +95,10 @@ def _zero_digests(recipe: Recipe) -> dict[int, bytes]:
     lengths = {max(counts), rows.length(len(rows) - 1)} | {
         length for length, count in counts.most_common(16) if count > 7
     }
-    return {length: _of_zeros(length, algorithm) for length in lengths}
+    return {length: digest_of_zeros(length, algorithm) for length in lengths}
 
 
-def _of_zeros(length: int, algorithm: Algorithm) -> bytes:
+def digest_of_zeros(length: int, algorithm: Algorithm) -> bytes:
     """The digest of `length` zeros, of which there are never many at once."""
     hasher, zeros = algorithm.hasher(), bytes(min(length, 1 << 16))
     for start in range(0, length, 1 << 16):
@@ -102,11 +107,11 @@ def _of_zeros(length: int, algorithm: Algorithm) -> bytes:
 
 
 def wanted_units(plan: Plan, rows: Iterator[int] | Sequence[int], level: Sequence[int]) -> dict[int, list[int]]:
-    """unit -> the rows that want it, for those `rows` whose current operation (first + level) is DATA."""
+    """unit -> the rows that want it, for those `rows` whose current operation (first + level) is DATA or PATCH."""
     table = plan.table
     wanted: dict[int, list[int]] = {}
     for row in rows:
         number = table.first[row] + level[row]
-        if table.kind[number] == Kind.DATA:
+        if table.kind[number] in (Kind.DATA, Kind.PATCH):
             wanted.setdefault(table.unit[number], []).append(row)
     return wanted

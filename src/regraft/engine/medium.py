@@ -57,10 +57,26 @@ class Medium(Protocol):
     def close(self) -> None: ...
 
 
+class Lock(Protocol):
+    """A file that is held locked, until `release` or the end of the process."""
+
+    def release(self) -> None: ...
+
+
 class Directory(Protocol):
-    """A folder of small files. Names are single components chosen by regraft, never by a peer."""
+    """A folder of files. Names are single components chosen by regraft or its user, never by a peer."""
+
+    @property
+    def path(self) -> str:
+        """For messages."""
 
     def exists(self, name: str) -> bool: ...
+
+    def names(self) -> list[str]:
+        """What is in the folder, sorted."""
+
+    def free_space(self) -> int:
+        """Bytes that can still be written into it."""
 
     def open(self, name: str) -> Medium:
         """An existing file. Raises FileNotFoundError."""
@@ -76,6 +92,13 @@ class Directory(Protocol):
 
     def sync_directory(self) -> None:
         """Return when the names are durable."""
+
+    def lock(self, name: str, *, shared: bool = False, wait: bool = True) -> Lock:
+        """Lock the file that has this name, against every other holder, or with `shared` against exclusive ones.
+
+        A lock belongs to the file, not to its name: it stays with a file that was renamed or removed. Raises
+        FileNotFoundError, and BusyError when another holder is in the way and `wait` is false.
+        """
 
 
 def read_all(medium: Medium, maximum: int) -> bytes:

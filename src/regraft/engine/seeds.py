@@ -28,6 +28,11 @@ class Seed:
     index: Index
 
 
+def base_seed(medium: Medium) -> Seed:
+    """The base of a delta, as the first seed: a delta tells by itself what lies where in it."""
+    return Seed(medium, Index(array("Q", [0]), DigestColumn(None), ""))
+
+
 def index_medium(
     medium: Medium,
     algorithm: Algorithm,

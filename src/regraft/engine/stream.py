@@ -19,13 +19,13 @@ from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
 from regraft.engine.verify import batches, default_workers, wrong_rows
-from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError
+from regraft.errors import DigestError, FormatError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Digest, Kind, Plan
 from regraft.model.buffers import Buffer
 from regraft.model.digest import Hasher
 
-_ORIGINS = {Kind.ZERO: Origin.ZERO, Kind.COPY: Origin.SEED, Kind.DATA: Origin.FETCHED}
+_ORIGINS = {Kind.ZERO: Origin.ZERO, Kind.COPY: Origin.SEED, Kind.DATA: Origin.FETCHED, Kind.PATCH: Origin.FETCHED}
 
 
 class Streamer:
@@ -90,8 +90,6 @@ class Streamer:
     def _work(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, Future[memoryview]]]:
         """Consecutive rows with the future of their bytes, scheduled in order."""
         table = self._plan.table
-        if any(kind == Kind.PATCH for kind in table.kind):
-            raise MissingError("this plan has PATCH operations, which `stream` cannot execute")
         rows = range(len(table))
         wanted = wanted_units(self._plan, rows, bytes(len(table)))
         arriving = self._arriving(sorted(wanted))
@@ -113,16 +111,16 @@ class Streamer:
                     else:
                         decoding = pool.submit(self._unit_again, unit)
                 kept.offer(first, unit, decoding)
-                yield first, 1, pool.submit(self._row, first, table.within[number], decoding)
+                yield first, 1, pool.submit(self._row, first, number, decoding)
 
     def _batches(self) -> Iterator[tuple[int, int]]:
-        """Runs of rows of one kind: COPY and ZERO joined up to a batch, DATA one by one."""
+        """Runs of rows of one kind: COPY and ZERO joined up to a batch, DATA and PATCH one by one."""
         table = self._plan.table
         row = 0
         while row < len(table):
             kind = table.kind[table.first[row]]
             last = row + 1
-            if kind != Kind.DATA:
+            if kind in (Kind.ZERO, Kind.COPY):
                 while last < len(table) and table.kind[table.first[last]] == kind:
                     last += 1
                 yield from batches(table, range(row, last), self._limits.batch)
@@ -169,8 +167,21 @@ class Streamer:
             self.fetched += len(stored)
         return self._unit(unit, stored)
 
-    def _row(self, row: int, within: int, decoding: Future[memoryview]) -> memoryview:
-        return self._decoder.row(row, within, decoding.result())
+    def _row(self, row: int, number: int, decoding: Future[memoryview]) -> memoryview:
+        decoded = decoding.result()
+        try:
+            return self._part(row, number, decoded)
+        except (DigestError, SourceError) as error:
+            view = memoryview(bytearray(self._plan.table.length(row)))
+            self._alternative(row, view, error)
+            return view
+
+    def _part(self, row: int, number: int, decoded: memoryview) -> memoryview:
+        """The row's bytes, verified, by a DATA or PATCH."""
+        op = self._plan.table.op(number)
+        if op.kind is Kind.PATCH:
+            return self._decoder.patched(row, op, decoded, self._seeds[op.source])
+        return self._decoder.row(row, op.within, decoded)
 
     def _copy(self, first: int, count: int) -> memoryview:
         table = self._plan.table
@@ -192,23 +203,28 @@ class Streamer:
         except SourceError:
             return False
 
-    def _alternative(self, row: int, view: memoryview) -> None:
-        """Fill `view` by the next operation that gives the right bytes."""
+    def _alternative(self, row: int, view: memoryview, error: RegraftError | None = None) -> None:
+        """Fill `view` by the next operation that gives the right bytes. Raises the last one's error, or `error`."""
         table = self._plan.table
-        error: RegraftError = SourceError(f"no way is left to obtain the image bytes at {table.bounds[row]}")
+        error = error or SourceError(f"no way is left to obtain the image bytes at {table.bounds[row]}")
         for number in range(table.first[row] + 1, table.first[row + 1]):
             if table.kind[number] == Kind.COPY:
                 if self._read_seed(number, view) and not wrong_rows(table, row, 1, view):
                     self.origins[row] = Origin.SEED
                     break
-            elif table.kind[number] == Kind.DATA:
+            elif table.kind[number] == Kind.ZERO:
+                view[:] = bytes(len(view))
+                if not wrong_rows(table, row, 1, view):
+                    self.origins[row] = Origin.ZERO
+                    break
+            else:
                 unit = table.unit[number]
                 try:
                     self.fetched += self._decoder.prepare([unit])
                     stored = self._decoder.fetch_one(unit)
                     self.fetched += len(stored)
-                    view[:] = self._decoder.row(row, table.within[number], self._decoder.decode(unit, stored))
-                except (DigestError, FormatError) as caught:
+                    view[:] = self._part(row, number, self._decoder.decode(unit, stored))
+                except (DigestError, FormatError, SourceError) as caught:
                     error = caught
                     continue
                 self.origins[row] = Origin.FETCHED

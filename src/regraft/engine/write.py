@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from threading import BoundedSemaphore, Event, Lock
 
 from regraft.engine.decode import UnitDecoder
-from regraft.engine.match import wanted_units
+from regraft.engine.match import digest_of_zeros, wanted_units
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
 from regraft.engine.sparse import write_sparse
-from regraft.engine.verify import KEPT, Buffers, batches, default_workers, wrong_rows
-from regraft.errors import DigestError, FormatError, MissingError, RegraftError, SourceError, TransportError
+from regraft.engine.verify import KEPT, Buffers, Room, batches, default_workers, wrong_rows
+from regraft.errors import DigestError, FormatError, RegraftError, SourceError, TransportError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, DigestColumn, Kind, Plan
 from regraft.model.buffers import Buffer
@@ -87,8 +88,6 @@ class Writer:
         """Try each row of `todo` by its current operation; those that fail are in `_failed` afterwards."""
         table = self._plan.table
         kinds = {kind: [row for row in todo if table.kind[self._number(row)] == kind] for kind in Kind}
-        if kinds[Kind.PATCH]:
-            raise MissingError("this plan has PATCH operations, which `write` cannot execute")
         work = self._local_work(kinds)
         with (
             ThreadPoolExecutor(self._workers, "copy") as copiers,
@@ -96,7 +95,7 @@ class Writer:
             self._stopping(),
         ):
             copying = [copiers.submit(self._guarded, self._copy_all, work) for _ in range(self._workers)]
-            self._guarded(self._fetch_all, kinds[Kind.DATA], decoders)
+            self._guarded(self._fetch_all, kinds[Kind.DATA] + kinds[Kind.PATCH], decoders)
             for future in copying:
                 future.result()
 
@@ -144,6 +143,8 @@ class Writer:
             kind, first, count = batch
             if kind is Kind.ZERO:
                 bounds = self._plan.table.bounds
+                for row in range(first, first + count):
+                    self._note(row, None)
                 self._target.zero(bounds[first], bounds[first + count] - bounds[first])
                 self._written(first, count, Origin.ZERO)
             else:
@@ -162,6 +163,8 @@ class Writer:
                 row, SourceError(f"{source}: the bytes for image offset {table.bounds[row]} are not as expected")
             )
         good = [row for row in range(first, first + count) if row not in failed]
+        for row in good:
+            self._note(row, view[table.bounds[row] - start : table.bounds[row + 1] - start])
         for run, length in batches(table, good, len(view)):
             begin, end = table.bounds[run], table.bounds[run + length]
             write_sparse(self._target, begin, view[begin - start : end - start])
@@ -211,20 +214,27 @@ class Writer:
     def _fetch(
         self, blob: RangeSource, here: list[int], wanted: dict[int, list[int]], pool: ThreadPoolExecutor
     ) -> None:
-        slots = BoundedSemaphore(4 * self._workers)  # what arrived and is not yet decoded stays bounded
+        slots = BoundedSemaphore(4 * self._workers)  # what arrived and is not yet decoded stays bounded: in number
+        room = Room(self._limits.buffer // 2)  # and in bytes
         futures: list[Future[None]] = []
         with closing(blob.fetch([self._decoder.range_of(unit) for unit in here])) as arriving:
             for position, stored in arriving:
                 unit = here[position]
                 self.fetched += len(stored)
                 slots.acquire()
+                room.enter(len(stored))
                 future = pool.submit(self._guarded, self._unit_alone, unit, stored, wanted[unit])
-                future.add_done_callback(lambda _: slots.release())
+                future.add_done_callback(partial(self._decoded, slots, room, len(stored)))
                 futures = [f for f in futures if not f.done()] + [future]
                 if self._stop.is_set():
                     break
         for future in futures:
             future.result()
+
+    @staticmethod
+    def _decoded(slots: BoundedSemaphore, room: Room, size: int, _: Future[None]) -> None:
+        slots.release()
+        room.leave(size)
 
     def _unit_alone(self, unit: int, stored: Buffer, rows: list[int]) -> None:
         with self._alone(self._plan.recipe.units.length[unit]):
@@ -232,9 +242,15 @@ class Writer:
 
     def _unit(self, unit: int, stored: Buffer, rows: list[int]) -> None:
         table = self._plan.table
+        parts: list[tuple[int, memoryview]] = []
+        unread: dict[int, SourceError] = {}  # where the base cannot be read, fetching again is of no use
         try:
             decoded = self._decoder.decode(unit, stored)
-            parts = [(row, self._decoder.row(row, table.within[self._number(row)], decoded)) for row in rows]
+            for row in rows:
+                try:
+                    parts.append((row, self._part(row, decoded)))
+                except SourceError as error:
+                    unread[row] = error
         except (DigestError, FormatError) as error:
             with self._lock:
                 self._tries[unit] = self._tries.get(unit, 0) + 1
@@ -242,13 +258,28 @@ class Writer:
             for row in rows:
                 self._fail(row, error, again=again)
             return
+        for row, missing in unread.items():
+            self._fail(row, missing)
         for row, data in parts:
-            if self.written is not None:
-                self.written.data[32 * row : 32 * row + 32] = Algorithm.SHA256.of(data)
+            self._note(row, data)
             write_sparse(self._target, table.bounds[row], data)
             self._written(row, 1, Origin.FETCHED)
 
+    def _part(self, row: int, decoded: memoryview) -> memoryview:
+        """The row's bytes, verified, by its DATA or PATCH."""
+        op = self._plan.table.op(self._number(row))
+        if op.kind is Kind.PATCH:
+            return self._decoder.patched(row, op, decoded, self._seeds[op.source])
+        return self._decoder.row(row, op.within, decoded)
+
     # -- done ---------------------------------------------------------------------------------------------------------
+
+    def _note(self, row: int, data: memoryview | None) -> None:
+        """Keep the digest of what is about to be written (None: zeros), if there is none to read back against."""
+        if self.written is not None:
+            algorithm = Algorithm.SHA256
+            digest = digest_of_zeros(self._plan.table.length(row), algorithm) if data is None else algorithm.of(data)
+            self.written.data[32 * row : 32 * row + 32] = digest
 
     def _written(self, first: int, count: int, origin: Origin) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from regraft.errors import DigestError, FormatError, LimitError, UnsupportedError
-from regraft.formats import protobuf
+from regraft.formats import chunk_rules, protobuf
 from regraft.formats.cursor import Cursor
 from regraft.formats.protobuf import Field, Message
 from regraft.limits import DEFAULT, Limits
@@ -57,6 +57,23 @@ class Parameters:
             return f"fixed/{self.maximum}"
         return f"bita-{self.chunker}/{self.window}/{self.bits}/{self.minimum}/{self.maximum}"
 
+    @classmethod
+    def of(cls, rule: str, hash_length: int = 64) -> Parameters:
+        """Those that a label without a placement stands for.
+
+        For a rule that bita does not have they are RollSum's with chunks of about the same size: the cuts are never
+        made again from them, only seeds are searched in vain.
+        """
+        name, *words = rule.split("/")
+        numbers = [int(word) for word in words if len(word) < 11]
+        if len(numbers) == len(words) and max(numbers, default=0) < 1 << 32:
+            if name == FIXED and len(numbers) == 1:
+                return cls(FIXED, maximum=numbers[0], hash_length=hash_length)
+            if name in ("bita-rollsum", "bita-buzhash") and len(numbers) == 4:
+                window, bits, minimum, maximum = numbers
+                return cls(name.removeprefix("bita-"), bits, minimum, maximum, window, hash_length)
+        return cls(ROLLSUM, 15, 16 << 10, 16 << 20, 64, hash_length)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -78,6 +95,11 @@ class Header:
     data_offset: int = field(default=0, compare=False)  #: of the chunk data, from the start of the file
     size: int = field(default=0, compare=False)  #: of the header as it was read
     checksum: bytes = field(default=b"", compare=False)  #: of the header as it was read
+
+    @property
+    def rule(self) -> str:
+        """The label of the rule that made the cuts: the one that metadata of ours names, else bita's parameters."""
+        return chunk_rules.stated(dict(self.metadata).get(chunk_rules.KEY), self.parameters.label)
 
     @property
     def end(self) -> int:
@@ -153,7 +175,7 @@ def _dictionary(outer: Message, limits: Limits) -> _Parts:
         elif name == 3:
             parts.image_size = protobuf.number(outer, each, 64)
         elif name == 4:
-            parts.parameters = _parameters(protobuf.inner(outer, each, "chunker"))
+            parts.parameters = read_parameters(protobuf.inner(outer, each, "chunker"))
         elif name == 5:
             parts.compression = _compression(protobuf.inner(outer, each, "compression"))
         elif name == 6:
@@ -174,7 +196,8 @@ def _named(outer: Message, each: Field, names: tuple[str, ...], what: str) -> st
     return names[number]
 
 
-def _parameters(outer: Message) -> Parameters:
+def read_parameters(outer: Message) -> Parameters:
+    """A ChunkerParameters message, which ihop's descriptions have too. Raises FormatError, UnsupportedError."""
     chunker, values = BUZHASH, [0] * 6
     for each in protobuf.fields(outer):
         if each[0] == 6:
@@ -373,7 +396,7 @@ def recipe(header: Header, location: str, *, size: int | None = None) -> Recipe:
         (Blob(location, size if size is not None else header.end),),
         codecs,
         digest=header.digest,
-        chunker=header.parameters.label,
+        chunker=header.rule,
         identity=header.checksum,
     )
     made.check()

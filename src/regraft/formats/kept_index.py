@@ -4,7 +4,8 @@
     magic 8 · digest algorithm u8 · chunker name length u8 · chunker name · chunks u32 · lengths, u32 each
     · digests · SHA-256 of all before 32
 
-Little-endian. Algorithms: 0 SHA-1, 1 SHA-256, 2 SHA-512, 3 SHA-512/128 of zchunk, 128 + n BLAKE2b-512 cut to n bytes.
+Little-endian. Algorithms: 0 SHA-1, 1 SHA-256, 2 SHA-512, 3 SHA-512/128 of zchunk, 4 SHA-512/256,
+128 + n BLAKE2b-512 cut to n bytes.
 A hint, never an authority: what it promises is hashed again when it is copied.
 """
 
@@ -24,7 +25,7 @@ from regraft.model.buffers import Buffer
 
 MAGIC = b"RGINDEX\x01"
 _BY_NUMBER = {
-    **dict(enumerate((Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128))),
+    **dict(enumerate((Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128, Algorithm.SHA512_256))),
     **{128 + size: Algorithm.blake2b(size) for size in range(4, 65)},
 }
 

@@ -13,6 +13,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from regraft.errors import DigestError, FormatError, LimitError, UnsupportedError
+from regraft.formats import chunk_rules
 from regraft.formats.cursor import Cursor
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, Blob, Codec, DigestColumn, Kind, Op, OpTable, Recipe, Units
@@ -32,6 +33,9 @@ FLAG_OPTIONAL_ELEMENTS = 2
 FLAG_UNCOMPRESSED_SOURCE = 4
 
 CHUNKER = "zchunk/48/15/8192/131072"
+
+#: The optional element in which regraft names another rule that made the cuts; libzck passes over it.
+RULE_ELEMENT = 0x7267
 
 ALGORITHMS = (Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128)
 COMPRESSIONS = {0: "none", 2: "zstd"}
@@ -84,7 +88,7 @@ class Header:
     digests: DigestColumn  #: of the uncompressed chunks; absent without FLAG_UNCOMPRESSED_SOURCE
     stored: array[int]  #: stored lengths, bytes
     lengths: array[int]  #: uncompressed lengths, bytes
-    elements: tuple[tuple[int, bytes], ...] = ()  #: optional elements: (id, data); no id is assigned yet
+    elements: tuple[tuple[int, bytes], ...] = ()  #: optional elements: (id, data); zchunk itself has assigned no id
     detached: bool = False
     size: int = field(default=0, compare=False)  #: of the header as it was read, i.e. where the body starts
     digest: bytes = field(default=b"", compare=False)  #: of the header, as it was read
@@ -93,6 +97,15 @@ class Header:
     def uncompressed_source(self) -> bool:
         """Whether an uncompressed image can serve as a seed (`zck -u`)."""
         return bool(self.flags & FLAG_UNCOMPRESSED_SOURCE)
+
+    @property
+    def rule(self) -> str:
+        """The label of the rule that made the cuts: zchunk's own, unless an element of ours names another."""
+        for number, data in self.elements:
+            key, _, value = data.partition(b"=")
+            if number == RULE_ELEMENT and key == chunk_rules.KEY.encode():
+                return chunk_rules.stated(value, CHUNKER)
+        return CHUNKER
 
     @property
     def dictionary_stored(self) -> int:
@@ -256,6 +269,11 @@ def _index(
     )
 
 
+def rule_elements(label: str) -> tuple[tuple[int, bytes], ...]:
+    """The optional elements that name the rule: none for zchunk's own."""
+    return () if label == CHUNKER else ((RULE_ELEMENT, f"{chunk_rules.KEY}={label}".encode("ascii")),)
+
+
 def build_header(header: Header, *, detached: bool = False) -> bytes:
     """The bytes of a header, always in the minimal form. With `detached`, magic ZHR1 and the same digest."""
     algorithm = header.chunk_algorithm
@@ -303,6 +321,6 @@ def recipe(header: Header, location: str, *, size: int | None = None) -> Recipe:
         offset += stored
     if size is not None and size != offset:
         raise FormatError(f"zchunk file: {size} bytes, but header and chunks take {offset}", offset=min(size, offset))
-    made = Recipe(table, units, (Blob(location, offset),), codecs, chunker=CHUNKER, identity=header.digest)
+    made = Recipe(table, units, (Blob(location, offset),), codecs, chunker=header.rule, identity=header.digest)
     made.check()
     return made

@@ -15,8 +15,8 @@ from typing import Any
 from regraft.kernels._choice import Buffer, choose
 
 __all__ = [
-    "Rolling", "build_info", "data_runs", "digest_ranges", "fixed_index", "native", "rolling_index", "zck_cuts",
-    "zck_index",
+    "NEVER", "Batches", "Rolling", "Rows", "build_info", "casync_index", "data_runs", "digest_ranges", "fixed_index",
+    "merge_check", "merge_order", "native", "rolling_index", "zck_cuts", "zck_index",
 ]  # fmt: skip
 
 _kernels, _reason = choose()
@@ -31,10 +31,10 @@ def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) ->
     `data` starts at a cut. Returns the lengths in bytes (array "I") of all complete chunks, and their digests joined;
     the sum of the lengths is what was consumed. A cut is known only when the byte after it is seen: the open chunk at
     the end is returned only if `final`. `algorithm` is "sha1", "sha256", "sha512", "sha512_128" (zchunk's: the first 16
-    bytes of SHA-512), "blake2b512", or "blake2b512_" and the number of bits kept. `threads` 0 means one for each core
-    this process may use; the twin uses one.
+    bytes of SHA-512), "sha512_256" (that of FIPS 180-4), "blake2b512", or "blake2b512_" and the number of bits kept.
+    `threads` 0 means one for each core this process may use; the twin uses one.
 
-    Raises ValueError for another algorithm.
+    Raises ValueError for another algorithm; the twin MissingError for one that this Python was built without.
     """
     return _kernels.zck_index(_flat(data), final, algorithm, threads)
 
@@ -63,7 +63,7 @@ def rolling_index(
     chunker: Rolling,
     *,
     final: bool,
-    algorithm: str,
+    algorithm: str | None,
     before: int = 0,
     searched: int = 0,
     carry: int = 0,
@@ -76,14 +76,41 @@ def rolling_index(
     the number of bytes after `before` that an earlier call has had and found no end of a chunk in.
 
     Returns the lengths of all complete chunks and their digests as `zck_index` does, and the next `carry`. Algorithms
-    and threads are those of `zck_index`. Raises ValueError for parameters that no chunker has.
+    and threads are those of `zck_index`; without an algorithm there are no digests. Raises ValueError for parameters
+    that no chunker has.
     """
     parameters = (chunker.bits, chunker.minimum, chunker.maximum, chunker.window)
     place = (before, searched, carry)
     return _kernels.rolling_index(_flat(data), chunker.kind, parameters, place, final, algorithm, threads)
 
 
-def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads: int = 0) -> tuple[array[int], bytes]:
+def casync_index(
+    data: Buffer,
+    minimum: int,
+    maximum: int,
+    discriminator: int,
+    *,
+    final: bool,
+    algorithm: str | None,
+    searched: int = 0,
+    threads: int = 0,
+) -> tuple[array[int], bytes]:
+    """Cut `data`, which starts at a cut, exactly as casync 2 does, and digest.
+
+    A chunk ends where the hash of its last 48 bytes has the remainder `discriminator` - 1 when divided by it, and when
+    it has `maximum` bytes; not before it has `minimum` bytes, nor before it has 48. Sizes in bytes, below 2^32.
+    `searched` is the number of bytes that an earlier call has had and found no end of a chunk in.
+
+    Returns the lengths of all complete chunks and their digests as `zck_index` does; the open chunk at the end only if
+    `final`. Algorithms and threads are those of `zck_index`. Raises ValueError for parameters that no chunker has.
+    """
+    parameters = (minimum, maximum, discriminator)
+    return _kernels.casync_index(_flat(data), parameters, searched, final, algorithm, threads)
+
+
+def fixed_index(
+    data: Buffer, size: int, *, final: bool, algorithm: str | None, threads: int = 0
+) -> tuple[array[int], bytes]:
     """Cut `data` every `size` bytes, and digest; what is left at the end is a chunk only if `final`.
 
     Raises ValueError if `size` is not positive.
@@ -95,7 +122,7 @@ def fixed_index(data: Buffer, size: int, *, final: bool, algorithm: str, threads
     lengths = array("I", [size]) * whole
     if rest and final:
         lengths.append(rest)
-    return lengths, _kernels.digest_ranges(view, lengths, algorithm, threads)
+    return lengths, b"" if algorithm is None else _kernels.digest_ranges(view, lengths, algorithm, threads)
 
 
 def digest_ranges(data: Buffer, lengths: array[int], *, algorithm: str, threads: int = 0) -> bytes:
@@ -115,6 +142,67 @@ def data_runs(data: Buffer, block: int) -> array[int]:
     if block <= 0:
         raise ValueError("a block has at least one byte")
     return _kernels.data_runs(_flat(data), block)
+
+
+#: What it costs to convert a row that cannot be converted.
+NEVER = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of an image that is written over its own base.
+
+    Row r is the bytes bounds[r]..bounds[r + 1] (array "Q", ascending). role: a byte per row, 0: it is in its place
+    already, 1: it is written and reads nothing of the base, 2: it reads as many bytes as it has from at[r] (array "Q").
+    """
+
+    bounds: array[int]
+    at: array[int]
+    role: bytes | bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Rows in the order in which they are written, in batches.
+
+    Batch b is order[starts[b]:starts[b + 1]] (arrays "I"). Where journaled[b] is 0, no row of it reads what another
+    one, or itself, writes; where it is 1, all of it is read before any of it is written.
+    """
+
+    order: array[int]
+    starts: array[int]
+    journaled: bytes
+
+
+def merge_order(
+    rows: Rows, cost: array[int], *, window: int, batch: int, worth: int, edges: int
+) -> tuple[Batches, array[int], int]:
+    """An order in which no row is overwritten before it was read, and the rows that must be converted for it.
+
+    cost: what it costs to convert a row, that is, to make it one that reads nothing of the base; `NEVER` if it cannot
+    be (array "I"). window: bytes of a journaled batch. batch: bytes of a direct one, unless a row alone has more.
+    worth: as many bytes of one level get a direct batch of their own. Rows that read nothing come last.
+
+    Conversions are the cheapest there are where rows are blocks that read whole blocks, else few; none if every set of
+    rows that wait for each other fits a window. Returns the batches, the rows to convert (array "I", ascending), and 0;
+    or nothing and the bytes that a window would have to hold, if rows that cannot be converted need more than it has.
+    Raises ValueError for columns that do not belong together, OverflowError if there are more conflicts than `edges`.
+    """
+    sizes = (window, batch, worth)
+    order, starts, journaled, converted, needed = _kernels.merge_order(
+        rows.bounds, rows.at, bytes(rows.role), cost, sizes, edges
+    )
+    return Batches(order, starts, journaled), converted, needed
+
+
+def merge_check(rows: Rows, batches: Batches, *, window: int) -> int:
+    """Replay an order: -1 if every read sees the base and every row that is not in its place is written once.
+
+    Else the position in `batches.order` of the first fault, or its length if a row is missing. A window of more than
+    `window` bytes is a fault. Raises ValueError for columns that do not belong together.
+    """
+    columns = (batches.order, batches.starts, batches.journaled)
+    return _kernels.merge_check(rows.bounds, rows.at, bytes(rows.role), columns, window)
 
 
 def build_info() -> dict[str, Any]:

@@ -26,8 +26,20 @@ class Kernels(Protocol):
         self, data: memoryview, kind: str, parameters: tuple[int, int, int, int], place: tuple[int, int, int],
         final: bool, algorithm: str | None, threads: int, /,
     ) -> tuple[array[int], bytes, int]: ...  # fmt: skip
+    def casync_index(
+        self, data: memoryview, parameters: tuple[int, int, int], searched: int, final: bool, algorithm: str | None,
+        threads: int, /,
+    ) -> tuple[array[int], bytes]: ...  # fmt: skip
     def digest_ranges(self, data: memoryview, lengths: array[int], algorithm: str, threads: int, /) -> bytes: ...
     def data_runs(self, data: memoryview, block: int, /) -> array[int]: ...
+    def merge_order(
+        self, bounds: array[int], at: array[int], role: bytes, cost: array[int], sizes: tuple[int, int, int],
+        edges: int, /,
+    ) -> tuple[array[int], array[int], bytes, array[int], int]: ...  # fmt: skip
+    def merge_check(
+        self, bounds: array[int], at: array[int], role: bytes, columns: tuple[array[int], array[int], bytes],
+        window: int, /,
+    ) -> int: ...  # fmt: skip
     def build_info(self) -> dict[str, Any]: ...
 
 

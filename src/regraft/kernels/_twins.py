@@ -7,13 +7,23 @@ import hashlib
 from array import array
 from typing import Any
 
-from regraft.kernels import _rolling
+from regraft.errors import MissingError
+from regraft.kernels import _casync, _rolling
 from regraft.kernels._buzhash import cuts
+from regraft.kernels._ordering import merge_check, merge_order
+
+__all__ = [
+    "NATIVE", "build_info", "data_runs", "digest_ranges", "merge_check", "merge_order", "rolling_index", "zck_cuts",
+    "zck_index",
+]  # fmt: skip
 
 NATIVE = False
 
 #: Label to name in hashlib and bytes kept.
-_ALGORITHMS = {"sha1": ("sha1", 20), "sha256": ("sha256", 32), "sha512": ("sha512", 64), "sha512_128": ("sha512", 16)}
+_ALGORITHMS = {
+    "sha1": ("sha1", 20), "sha256": ("sha256", 32), "sha512": ("sha512", 64), "sha512_128": ("sha512", 16),
+    "sha512_256": ("sha512_256", 32),
+}  # fmt: skip
 
 
 def zck_index(data: memoryview, final: bool, algorithm: str, threads: int) -> tuple[array[int], bytes]:
@@ -46,6 +56,23 @@ def rolling_index(
     return lengths, digests, carry
 
 
+def casync_index(
+    data: memoryview,
+    parameters: tuple[int, int, int],
+    searched: int,
+    final: bool,
+    algorithm: str | None,
+    threads: int,
+) -> tuple[array[int], bytes]:
+    minimum, maximum, discriminator = parameters
+    if not (1 <= minimum <= maximum < 1 << 32 and 1 <= discriminator < 1 << 32):
+        raise ValueError("no chunker has these parameters")
+    if searched > len(data):
+        raise ValueError("the place is outside of the data")
+    lengths = _casync.cuts(data, parameters, searched, final)
+    return lengths, b"" if algorithm is None else digest_ranges(data, lengths, algorithm, threads)
+
+
 def digest_ranges(data: memoryview, lengths: array[int], algorithm: str, _threads: int) -> bytes:
     name, size = _algorithm(algorithm)
     if sum(lengths) > len(data):
@@ -67,6 +94,8 @@ def _algorithm(label: str) -> tuple[str, int]:
             return "blake2b", int(bits) // 8
     if label not in _ALGORITHMS:
         raise ValueError(f"unknown digest algorithm {label!r}")
+    if label == "sha512_256" and label not in hashlib.algorithms_available:
+        raise MissingError("this Python's OpenSSL has no SHA-512/256", cure="install OpenSSL 1.1.1 or later")
     return _ALGORITHMS[label]
 
 

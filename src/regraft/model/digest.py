@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, overload
 
+from regraft.errors import MissingError
 from regraft.model.buffers import Buffer
 
 
@@ -48,6 +49,7 @@ class Algorithm:
     SHA256: ClassVar[Algorithm]
     SHA512: ClassVar[Algorithm]
     SHA512_128: ClassVar[Algorithm]  #: zchunk's
+    SHA512_256: ClassVar[Algorithm]  #: that of FIPS 180-4, with initial values of its own
     BLAKE2B: ClassVar[Algorithm]
 
     @classmethod
@@ -58,11 +60,14 @@ class Algorithm:
         return cls("blake2b512" if size == 64 else f"blake2b512_{8 * size}", size)
 
     def hasher(self) -> Hasher:
+        """Raises MissingError for SHA-512/256 where OpenSSL, which Python has it from, is too old."""
         if self.label.startswith("blake2b512"):
             whole: Hasher = hashlib.blake2b()
             return whole if self.size == 64 else _Truncated(whole, self.size)
         if self.label == "sha512_128":
             return _Truncated(hashlib.sha512(), 16)
+        if self.label == "sha512_256" and self.label not in hashlib.algorithms_available:
+            raise MissingError("this Python's OpenSSL has no SHA-512/256", cure="install OpenSSL 1.1.1 or later")
         return hashlib.new(self.label, usedforsecurity=self.label != "sha1")
 
     def of(self, data: Buffer) -> bytes:
@@ -81,6 +86,7 @@ Algorithm.SHA1 = Algorithm("sha1", 20)
 Algorithm.SHA256 = Algorithm("sha256", 32)
 Algorithm.SHA512 = Algorithm("sha512", 64)
 Algorithm.SHA512_128 = Algorithm("sha512_128", 16)
+Algorithm.SHA512_256 = Algorithm("sha512_256", 32)
 Algorithm.BLAKE2B = Algorithm.blake2b(64)
 
 _NAMED = {
@@ -90,6 +96,7 @@ _NAMED = {
         Algorithm.SHA256,
         Algorithm.SHA512,
         Algorithm.SHA512_128,
+        Algorithm.SHA512_256,
         *(Algorithm.blake2b(size) for size in range(4, 65)),
     )
 }
@@ -157,7 +164,8 @@ class DigestColumn:
         return bytes(self.data[row * size : (row + 1) * size])
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self[row] for row in range(len(self)))
+        size, data = self.algorithm.size if self.algorithm else 1, self.data
+        return (bytes(data[at : at + size]) for at in range(0, len(data), size))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DigestColumn):

@@ -19,46 +19,20 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import NamedTuple
 
-from regraft.engine.medium import Medium
+from regraft.engine.medium import Lock, Medium
 from regraft.model.buffers import Buffer
-from regraft.testing.memory import MemoryMedium
+from regraft.testing.memory import MemoryDirectory, MemoryMedium
+
+__all__ = ["Event", "Log", "MemoryDirectory", "World"]
 
 SECTOR = 512
 
 
-class MemoryDirectory:
-    """A folder in memory. `files` maps a name to its medium."""
-
-    def __init__(self, files: dict[str, MemoryMedium] | None = None) -> None:
-        self.files = dict(files or {})
-
-    def exists(self, name: str) -> bool:
-        return name in self.files
-
-    def open(self, name: str) -> Medium:
-        if name not in self.files:
-            raise FileNotFoundError(name)
-        return self.files[name]
-
-    def create(self, name: str) -> Medium:
-        medium = self.files.setdefault(name, MemoryMedium(name=name))
-        medium.resize(0)
-        return medium
-
-    def replace(self, old: str, new: str) -> None:
-        self.files[new] = self.files.pop(old)
-
-    def remove(self, name: str) -> None:
-        self.files.pop(name, None)
-
-    def sync_directory(self) -> None: ...
-
-
 @dataclass(slots=True)
 class World:
-    """All that survives a power cut: a target, and the directory that holds its state."""
+    """All that survives a power cut: a target, if there is one, and a directory: of its state, or a chunk store."""
 
-    target: MemoryMedium
+    target: MemoryMedium = field(default_factory=MemoryMedium)
     directory: MemoryDirectory = field(default_factory=MemoryDirectory)
 
     def copy(self) -> World:
@@ -103,6 +77,11 @@ class Log:
         self._bodies = 1
         self.target = _RecordingMedium(self, world.target, 0)
         self.directory = _RecordingDirectory(self, world.directory)
+
+    @property
+    def initial(self) -> World:
+        """What there was before the run; not to be changed."""
+        return self._initial
 
     def new_body(self) -> int:
         """A number for a medium that is opened or created."""
@@ -264,8 +243,21 @@ class _RecordingDirectory:
     def __init__(self, log: Log, inner: MemoryDirectory) -> None:
         self._log, self._inner = log, inner
 
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
     def exists(self, name: str) -> bool:
         return self._inner.exists(name)
+
+    def names(self) -> list[str]:
+        return self._inner.names()
+
+    def free_space(self) -> int:
+        return self._inner.free_space()
+
+    def lock(self, name: str, *, shared: bool = False, wait: bool = True) -> Lock:
+        return self._inner.lock(name, shared=shared, wait=wait)
 
     def open(self, name: str) -> Medium:
         inner = self._inner.open(name)

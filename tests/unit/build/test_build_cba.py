@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from images import CountingSource, Pair, seed_of
 
 from regraft.build.cba import Options
+from regraft.build.chunks import Chunk, Cutter
 from regraft.engine.apply import apply
 from regraft.engine.match import match
 from regraft.engine.progress import Origin
@@ -100,10 +101,8 @@ def test_any_image_comes_back(
 
 def test_two_chunks_with_one_hash_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among 2^32 hashes of 4 bytes two of some 100,000 chunks agree soon; here by force."""
-    from regraft.build import cba as packer
-
-    chunks = [(memoryview(b"one"), b"same" + bytes(60)), (memoryview(b"two"), b"same" + b"\1" * 60)]
-    monkeypatch.setattr(packer, "_chunks", lambda *_: iter(chunks))
+    chunks = [Chunk(b"one", b"same" + bytes(60)), Chunk(b"two", b"same" + b"\1" * 60)]
+    monkeypatch.setattr(Cutter, "chunks", lambda *_: iter(chunks))
     with pytest.raises(UsageError, match="same hash of 4 bytes"):
         pack(b"onetwo", replace(SMALL, hash_length=4))
 

@@ -26,7 +26,7 @@ def sealed(body: bytes) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-@pytest.mark.parametrize("algorithm", zchunk.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [*zchunk.ALGORITHMS, Algorithm.SHA512_256, Algorithm.blake2b(16)])
 @pytest.mark.parametrize("lengths", [(), (1,), (8192, 131072, 5)])
 def test_round_trip(lengths: tuple[int, ...], algorithm: Algorithm) -> None:
     made = index(*lengths, algorithm=algorithm)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The cyclic polynomial hash of zchunk's automatic chunker: 32 bits over a window of 48 bytes.
+//! The cyclic polynomial hash of zchunk's automatic chunker and of casync's: 32 bits over a window of 48 bytes.
 
 use crate::table::{OUTGOING, TABLE};
 
@@ -35,6 +35,11 @@ impl Rolling {
 ///
 /// This is a pure function of the data: it knows of no chunk. `from` must be at least 47.
 pub fn matches_in(data: &[u8], from: usize, to: usize, found: &mut Vec<usize>) {
+    places_where(matches, data, from, to, found);
+}
+
+/// The same for any test of the hash.
+pub fn places_where(matches: impl Fn(u32) -> bool, data: &[u8], from: usize, to: usize, found: &mut Vec<usize>) {
     debug_assert!(from >= WINDOW - 1 && to <= data.len());
     let hash_at = |position: usize| hash_of(&data[position + 1 - WINDOW..=position]);
     let half = to.saturating_sub(from) / 2;
@@ -73,7 +78,8 @@ fn slides(data: &[u8], from: usize, count: usize) -> impl Iterator<Item = (&u8, 
     leaving.iter().zip(&data[from + 1..from + count])
 }
 
-fn hash_of(window: &[u8]) -> u32 {
+/// The hash of a full window: its words, each rotated once more than the one after it.
+pub fn hash_of(window: &[u8]) -> u32 {
     window.iter().fold(0, |hash: u32, &byte| hash.rotate_left(1) ^ TABLE[usize::from(byte)])
 }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use blake2b_simd::Params;
 use blake2b_simd::many::{HashManyJob, hash_many};
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256, Sha512, Sha512_256};
 
 use crate::pool;
 
@@ -24,13 +24,15 @@ pub enum Algorithm {
     Sha512,
     /// The first 16 bytes of SHA-512, as zchunk has it.
     Sha512Half128,
+    /// SHA-512/256 of FIPS 180-4, with initial values of its own, 32 bytes: as casync has it.
+    Sha512To256,
     /// The first so many bytes, 1 to 64, of BLAKE2b with a digest of 64 bytes, as bita has it.
     Blake2b512(u8),
 }
 
 impl Algorithm {
-    /// The algorithm with this label: `sha1`, `sha256`, `sha512`, `sha512_128`, `blake2b512`, or `blake2b512_` and the
-    /// number of bits kept, a multiple of 8.
+    /// The algorithm with this label: `sha1`, `sha256`, `sha512`, `sha512_128`, `sha512_256`, `blake2b512`, or `blake2b512_` and
+    /// the number of bits kept, a multiple of 8.
     #[must_use]
     pub fn named(label: &str) -> Option<Self> {
         match label {
@@ -38,6 +40,7 @@ impl Algorithm {
             "sha256" => Some(Self::Sha256),
             "sha512" => Some(Self::Sha512),
             "sha512_128" => Some(Self::Sha512Half128),
+            "sha512_256" => Some(Self::Sha512To256),
             "blake2b512" => Some(Self::Blake2b512(64)),
             _ => {
                 let bits: u16 = label.strip_prefix("blake2b512_")?.parse().ok()?;
@@ -52,7 +55,7 @@ impl Algorithm {
     pub const fn size(self) -> usize {
         match self {
             Self::Sha1 => 20,
-            Self::Sha256 => 32,
+            Self::Sha256 | Self::Sha512To256 => 32,
             Self::Sha512 => 64,
             Self::Sha512Half128 => 16,
             Self::Blake2b512(size) => size as usize,
@@ -66,6 +69,7 @@ impl Algorithm {
             Self::Sha1 => out.copy_from_slice(&Sha1::digest(data)),
             Self::Sha256 => out.copy_from_slice(&Sha256::digest(data)),
             Self::Sha512 | Self::Sha512Half128 => out.copy_from_slice(&Sha512::digest(data)[..size]),
+            Self::Sha512To256 => out.copy_from_slice(&Sha512_256::digest(data)),
             Self::Blake2b512(_) => {
                 out.copy_from_slice(&Params::new().hash(data).as_bytes()[..size]);
             }

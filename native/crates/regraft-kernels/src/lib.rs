@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod buzhash;
+pub mod casync;
 mod digest;
+pub mod merge;
 mod pool;
 pub mod rolling;
 mod runs;

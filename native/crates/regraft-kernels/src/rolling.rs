@@ -11,8 +11,6 @@ mod rollsum;
 mod tests;
 mod walk;
 
-use std::sync::Mutex;
-
 use crate::digest::{Algorithm, digest_ranges};
 use crate::pool;
 
@@ -113,24 +111,14 @@ fn search(data: &[u8], parameters: &Parameters, place: &Place, threads: usize, s
     if parameters.kind == Kind::BuzHash {
         from = from.max(parameters.window - 1);
     }
-    if from >= data.len() {
-        return Vec::new();
-    }
-    let count = (data.len() - from).div_ceil(segment);
-    let threads = pool::thread_count(threads).min(count);
-    let mut parts: Vec<Vec<u32>> = vec![Vec::new(); count];
-    let tasks = Mutex::new(parts.iter_mut().enumerate());
-    pool::run(threads, || {
-        while let Some((number, found)) = tasks.lock().ok().and_then(|mut tasks| tasks.next()) {
-            let start = from + number * segment;
-            let end = data.len().min(start + segment);
-            match parameters.kind {
-                Kind::RollSum => rollsum::matches_in(data, start, end, parameters.window, parameters.bits, found),
-                Kind::BuzHash => buzhash::matches_in(data, start, end, parameters.window, parameters.bits, found),
-            }
+    pool::gather(from..data.len(), segment, threads, |range, found| match parameters.kind {
+        Kind::RollSum => {
+            rollsum::matches_in(data, range.start, range.end, parameters.window, parameters.bits, found);
         }
-    });
-    parts.concat()
+        Kind::BuzHash => {
+            buzhash::matches_in(data, range.start, range.end, parameters.window, parameters.bits, found);
+        }
+    })
 }
 
 /// The low `bits` bits.

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import click
 
-from regraft.cli._options import examples, json_option, progress_option, workers_option
+from regraft.cli._options import examples, json_option, placement_options, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
+from regraft.errors import UnsupportedError
 from regraft.formats import zchunk
 from regraft.model import Algorithm
 
@@ -17,6 +18,7 @@ _DIGESTS = [algorithm.label for algorithm in zchunk.ALGORITHMS]
 @click.command(
     epilog=examples(
         "regraft pack zck rootfs.ext4 -o rootfs.zck",
+        "regraft pack zck rootfs.ext4 -o rootfs.zck --layout auto       cut where files begin, too",
         "regraft pack zck rootfs.ext4 -o rootfs.zck --libzstd system    byte-identical to `zck -u` of this machine",
     )
 )
@@ -48,27 +50,37 @@ _DIGESTS = [algorithm.label for algorithm in zchunk.ALGORITHMS]
 @click.option(
     "--libzstd", default="", metavar="system|PATH", help="Compress with this libzstd instead of the built-in one."
 )
+@placement_options
+@click.option("--verity", is_flag=True, help="Refused: zchunk files have no place for a hash tree. See `pack cba`.")
 @workers_option
 @progress_option
 @json_option
 def command(
     image: str, output: str, chunk_hash_type: str, digest: str, uncompressed: bool, compression: str, level: int,
-    dictionary: str | None, libzstd: str, workers: int, progress: str, as_json: bool,
+    dictionary: str | None, libzstd: str, align: int | None, layout: str, verity: bool, workers: int, progress: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Make a zchunk file of IMAGE, with exactly the chunks that `zck` makes.
 
     The defaults are what SWUpdate's delta handler needs: those of `zck -u --chunk-hash-type sha256`.
     """
     from regraft.build import zchunk as packer
+    from regraft.cli._layout import say_layout
     from regraft.engine.files import open_source, replacing
     from regraft.engine.medium import read_all
+    from regraft.formats.chunk_rules import Placement
     from regraft.limits import DEFAULT
 
-    words = b""
+    if verity:
+        raise UnsupportedError(
+            "a zchunk file cannot carry a hash tree: stock tools define no optional element for one",
+            cure="keep it beside the file (veritysetup format), or use `regraft pack cba --verity`",
+        )
+    trained = b""
     if dictionary:
         source = open_source(dictionary)
         try:
-            words = read_all(source, DEFAULT.dictionary_size)
+            trained = read_all(source, DEFAULT.dictionary_size)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         finally:
@@ -79,13 +91,17 @@ def command(
         uncompressed_source=uncompressed,
         compression=compression,
         level=level,
-        dictionary=words,
+        dictionary=trained,
         libzstd=libzstd,
         workers=workers,
+        placement=Placement(align or 1, layout == "auto"),
     )
     options.check(DEFAULT)
+    for words in options.warnings():
+        say(f"warning: {words}")
     medium = open_source(image)
     try:
+        say_layout(medium, options.placement)
         with replacing(output) as out, meter(progress) as shown:
             header = packer.pack(medium, out, options, progress=shown)
     finally:
@@ -97,6 +113,7 @@ def command(
         "size": total,
         "header_size": header.size,
         "chunks": len(header) - 1,
+        "chunker": header.rule,
         "header_digest": f"{header.algorithm.label}:{header.digest.hex()}",
     }
     if as_json:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The new image while it is being merged: every read gives its bytes, wherever they are at that moment."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from regraft.engine.merge import Merge
+from regraft.engine.merge_status import Place, Where
+from regraft.errors import SourceError
+
+
+class MergeView:
+    """Random access to the target of a merge; thread-safe. What `Merge` knows decides, row by row, who is asked."""
+
+    def __init__(self, merge: Merge) -> None:
+        self._merge, self._bounds = merge, merge.plan.table.bounds
+        merge.rows  # noqa: B018 - prepares it
+
+    @property
+    def name(self) -> str:
+        return self._merge.base.name
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._merge.plan.size
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset`; return the bytes read, fewer only at the end. Raises SourceError, DigestError."""
+        end = min(offset + len(view), self.size)
+        position = offset
+        while position < end:
+            row = bisect_right(self._bounds, position) - 1
+            last = row + 1
+            if self._merge.settled(row):
+                while last < len(self._bounds) - 1 and self._bounds[last] < end and self._merge.settled(last):
+                    last += 1
+                stop = min(self._bounds[last], end)
+                self._read(Place(Where.BASE, position), view[position - offset : stop - offset])
+            else:
+                stop = min(self._bounds[last], end)
+                self._row(row, position - self._bounds[row], view[position - offset : stop - offset])
+            position = stop
+        return max(end - offset, 0)
+
+    def _row(self, row: int, within: int, view: memoryview) -> None:
+        with self._merge.holding(row) as place:
+            if place.where in (Where.BASE, Where.WINDOW):
+                self._read(Place(place.where, place.offset + within), view)
+            else:
+                self._merge.rows.part(row, within, view)
+
+    def _read(self, place: Place, view: memoryview) -> None:
+        medium = self._merge.journal.medium if place.where == Where.WINDOW else self._merge.base
+        if medium.read_into(place.offset, view) < len(view):
+            raise SourceError(f"{medium.name} ends before {place.offset + len(view)}")
