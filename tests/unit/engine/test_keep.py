@@ -239,18 +239,17 @@ def test_completing_pauses_while_the_peer_is_away(device: Device, monkeypatch: p
     assert device.words == ["completing the image pauses: gone"]  # once for each time that it is away
 
 
-def test_readers_come_before_completing(device: Device) -> None:
+def test_readers_come_before_completing(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regraft.engine.read_ahead._QUIET", 1.5)
     keep = device.keep()
     view = device.view(CountingSource(IMAGE), keep)
     ahead = ReadAhead(view, keep)
-    for _ in range(10):  # before it starts, and so fast that there is no pause between two
-        ahead.noticed(0, 10)
+    ahead.noticed(0, 10)
     ahead.start()
-    end = time.monotonic() + 0.3
+    end = time.monotonic() + 0.2
     while time.monotonic() < end:
         assert read(view, 0, 10) == IMAGE[:10]
-    # another thread may have had its turn if this one was held up for longer than a moment
-    assert not ahead.completed
+    assert sum(map(keep.has, range(len(RECIPE.table)))) == 1
     until(lambda: ahead.completed)
     ahead.close()
 
