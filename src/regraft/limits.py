@@ -66,7 +66,6 @@ class Limits:
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
 
-
     nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
     nbd_workers: int = 32  #: threads for such reads, of all clients
     nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
