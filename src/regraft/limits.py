@@ -65,7 +65,6 @@ class Limits:
     nbd_request_size: int = 32 * MIB  #: payload of one request
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
-
     nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
     nbd_workers: int = 32  #: threads for such reads, of all clients
     nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
@@ -90,15 +89,6 @@ class Limits:
     description_file: int = 320 * MIB  #: of the description of one image; read whole
     packs: int = 100_000  #: of one store
     nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
-    nbd_workers: int = 32  #: threads for such reads, of all clients
-    nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
-
-    # views
-    view_cache: int = 8 * MIB  #: decoded bytes kept in memory
-    view_deadline: float = 30.0  #: until a read that waits for a peer fails
-    view_ahead: int = 2 * MIB  #: bytes fetched ahead of a sequential reader
-
-    # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
     journal_interval: float = 1.0  #: time between two durable records
