@@ -88,7 +88,8 @@ class Limits:
     pack_index_size: int = 64 * MIB  #: of the index of one pack
     description_file: int = 320 * MIB  #: of the description of one image; read whole
     packs: int = 100_000  #: of one store
-    nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
+
+    # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads
     batch: int = MIB  #: bytes copied and hashed at once
     journal_interval: float = 1.0  #: time between two durable records
