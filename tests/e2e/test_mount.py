@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import regraft
 from lab import Guest
 from trees import FILE_SYSTEMS, Images, make_images
 
@@ -289,6 +290,18 @@ def test_verity_lets_no_changed_byte_through(guest: Guest, images: Images) -> No
     wrong = [*options[:2], "00" * 32, *options[3:]]
     assert "differs from its digest" in mount(guest, f"{FOLDER}/good", "auto", *wrong, status=22)["cause"]
     assert status(guest) == []
+
+
+def test_an_archive_brings_its_tree(guest: Guest, images: Images, tmp_path: Path) -> None:
+    archive = tmp_path / "squashfs.cba"
+    assert regraft("pack", "cba", images.images["squashfs"], "-o", archive, "--verity", "--compression", "zstd") == 0
+    path = put(guest, archive, "squashfs.cba")
+    with mounted(guest, path, "auto", "--verity") as found:
+        assert found["device"].startswith("/dev/mapper/")
+        assert guest.call(read_tree, found["device"], "squashfs") == images.files
+        assert found["root_hash"] == status(guest)[0]["verity"]["root_hash"]
+    refused = mount(guest, path, "auto", "--verity", "--root-hash", "11" * 32, status=22)
+    assert "its hash tree has the root" in refused["cause"]
 
 
 def test_verity_outlives_a_new_daemon(guest: Guest, images: Images) -> None:
