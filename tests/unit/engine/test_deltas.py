@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from deltas import Update, applied, base_of, merged, read_dm_update, streamed
+from merges import Job
 
 from regraft.engine.blobs import LocalBlob
 from regraft.engine.deltas import find_sidecar, is_delta, open_delta, parse, read_sidecar
@@ -17,6 +18,7 @@ from regraft.engine.view import View
 from regraft.errors import FormatError, LimitError, MissingError
 from regraft.formats import sidecar
 from regraft.limits import DEFAULT, Limits
+from regraft.testing.crash import MemoryDirectory
 from regraft.testing.memory import MemoryMedium
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "golden"))
@@ -60,6 +62,17 @@ def test_golden_deltas_are_read_at_random(name: str) -> None:
             assert data == update.new[start : start + len(data)]
     finally:
         view.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_deltas_are_merged_into_their_base(name: str) -> None:
+    update = golden(name)
+    recipe = open_delta(MemoryMedium(update.content), len(update.old), update.sidecar).recipe
+    plan = match(recipe, [("base", base_of(update.old).index)])
+    job = Job(update.old, update.new, plan, update.content)
+    base = job.medium()
+    job.merge(base, MemoryDirectory()).run()
+    assert base.content[: len(update.new)] == update.new
 
 
 def test_another_file_is_no_delta() -> None:
