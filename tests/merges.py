@@ -89,7 +89,7 @@ class Builder:
         self._row(data, Op(Kind.PATCH, at=at, unit=self._unit(mask)), *self._other(data))
 
     def job(self) -> Job:
-        blobs, codecs = (Blob("stored", len(self.stored)),), (Codec("none"),)
+        blobs, codecs = (Blob("stored", len(self.stored)),), (Codec("none", patch="xor"),)
         recipe = Recipe(self._table, self._units, blobs, codecs, Digest.of(self.new))
         recipe.check()
         return Job(self.old, bytes(self.new), Plan(recipe, self._table, ("slot",)), bytes(self.stored))

@@ -22,7 +22,7 @@ from regraft.engine.gate import Gate, Window
 from regraft.engine.medium import Medium
 from regraft.engine.merge_identity import base_identity, changed_since, wrong_in_base, wrong_in_target
 from regraft.engine.merge_journal import MergeJournal
-from regraft.engine.merge_rows import Patch, RowReader, xor
+from regraft.engine.merge_rows import RowReader
 from regraft.engine.merge_status import Place, Status, Where
 from regraft.engine.order import Schedule
 from regraft.engine.progress import QUIET, Origin, Progress
@@ -48,8 +48,7 @@ class Merge:
     journaled at once, for a merge that has not begun. base_digest: of the first `base_size` bytes of the base (default:
     all), if known; else each row that reads the base is compared with its digest before the first write, unless
     `identified` says that the caller has just done so. digest: of the whole target, from verified metadata; the
-    recipe's own if None. unverified: do without what the plan does not tell, of the base and of the target. patch: what
-    PATCH operations are.
+    recipe's own if None. unverified: do without what the plan does not tell, of the base and of the target.
 
     Interrupted at any point, a Merge of the same plan with the same journal goes on. `run` may be called again after
     an error, from any thread, but not twice at once; everything else may be called at any time.
@@ -72,13 +71,12 @@ class Merge:
         digest: Digest | None = None,
         identified: bool = False,
         unverified: bool = False,
-        patch: Patch = xor,
         throttle: Throttle | None = None,
         limits: Limits = DEFAULT,
         progress: Progress = QUIET,
     ) -> None:
         self.plan, self.base, self.journal = plan, base, journal
-        self._blobs, self._sources, self._patch = blobs, (base, *seeds), patch
+        self._blobs, self._sources = blobs, (base, *seeds)
         self._window, self._limits, self._progress = window, limits, progress
         self._base_digest, self._base_size = base_digest, base_size
         self._digest = digest or plan.recipe.digest
@@ -226,7 +224,7 @@ class Merge:
             return False
 
     def _reader(self, schedule: Schedule) -> RowReader:
-        return RowReader(self.plan, schedule.choice, self._sources, self._blobs, patch=self._patch, limits=self._limits)
+        return RowReader(self.plan, schedule.choice, self._sources, self._blobs, limits=self._limits)
 
     def _resume(self, record: Record) -> None:
         schedule = ordering.load(self.journal.go_on(record), self.plan, limits=self._limits)

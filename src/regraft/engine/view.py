@@ -24,13 +24,9 @@ from regraft.engine.ranges import RangeSource
 from regraft.errors import DigestError, FormatError, MediumError, MissingError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Kind, Plan
-from regraft.model.buffers import Buffer
 
 _ZEROS = memoryview(bytes(1 << 16))
 _STEP = 1 << 20
-
-#: Makes a row of operation `number` of the plan's table from the bytes of its base and its decoded unit.
-Patcher = Callable[[Plan, int, memoryview, memoryview], Buffer]
 
 
 class Whence(Enum):
@@ -55,7 +51,7 @@ class View:
 
     seeds: a medium for each of `plan.seeds`. blobs: a source for each blob of the recipe; those in `local` are read in
     the reader's thread and are not subject to the deadline. keep: takes the rows that were obtained, and gives them
-    later. patch: executes PATCH operations. report: told, from any thread, of what went wrong without failing a read.
+    later. report: told, from any thread, of what went wrong without failing a read.
 
     Rows of a table without digests, and of units without, are as they come: who needs proof looks at
     `Recipe.verifiable`.
@@ -69,14 +65,13 @@ class View:
         *,
         local: Collection[int] = (),
         keep: Keep | None = None,
-        patch: Patcher = by_plan,
         report: Callable[[str], None] = lambda _: None,
         limits: Limits = DEFAULT,
     ) -> None:
         self.plan = plan
         self.size = plan.size
         self.limits = limits
-        self._table, self._seeds, self._patch, self._report = plan.table, seeds, patch, report
+        self._table, self._seeds, self._report = plan.table, seeds, report
         self._cache = Cache(limits.view_cache)
         self._flights = Flights(plan.recipe, blobs, self._cache, local=local, limits=limits)
         self._level = bytearray(len(plan.table))  # which of its operations a row is at
@@ -218,7 +213,7 @@ class View:
             base = memoryview(bytearray(length))
             self._read_seed(number, row, 0, base)
             if decoded is not None:
-                base = memoryview(self._patch(self.plan, number, base, decoded))
+                base = memoryview(by_plan(self.plan, number, base, decoded))
             entry = Entry(self._flights.decoder.row(row, 0, base), row)
             self._flights.made(entry)
             self._cache.put(~row, entry)

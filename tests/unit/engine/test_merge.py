@@ -12,9 +12,9 @@ from merges import JOURNAL, Builder, Job, blocks_job, state
 
 from regraft.engine.merge import Merge
 from regraft.engine.merge_journal import MergeJournal, open_journal
-from regraft.engine.merge_rows import xor
 from regraft.engine.merge_status import Where
 from regraft.engine.merge_view import MergeView
+from regraft.engine.patch import xor
 from regraft.engine.throttle import Throttle
 from regraft.errors import DigestError, MediumError, SourceError, StateError, TooSmallError, VerificationError
 from regraft.formats.merge_state import Record, State

@@ -234,24 +234,20 @@ def test_without_digests_only_the_bytes_asked_for_are_read() -> None:
         read(view, 9000, 1)
 
 
-def patched(*alternatives: Op) -> tuple[Plan, bytes, bytes]:
+def patched(*alternatives: Op, patch: str = "") -> tuple[Plan, bytes, bytes]:
     base, change = noise(CHUNK, 2), noise(CHUNK, 3)
     target = bytes(a ^ b for a, b in zip(base, change, strict=True))
     table, units = OpTable(Algorithm.SHA256), Units(None)
     units.add(blob=0, codec=0, offset=0, stored=CHUNK, length=CHUNK, digest=None)
     units.add(blob=0, codec=0, offset=CHUNK, stored=CHUNK, length=CHUNK, digest=None)
     table.add(CHUNK, Algorithm.SHA256.of(target), Op(Kind.PATCH), *alternatives)
-    recipe = Recipe(table, units, (Blob("memory"),), (Codec("none"),))
+    recipe = Recipe(table, units, (Blob("memory"),), (Codec("none", patch=patch),))
     return Plan(recipe, table, ("base",)), base, change + target
 
 
-def test_a_patch_is_executed_by_who_can() -> None:
-    plan, base, stored = patched()
-
-    def xor(plan: Plan, number: int, old: memoryview, decoded: memoryview) -> bytes:
-        return bytes(a ^ b for a, b in zip(old, decoded, strict=True))
-
-    view = View(plan, [MemoryMedium(base)], [CountingSource(stored)], patch=xor)
+def test_a_patch_is_executed() -> None:
+    plan, base, stored = patched(patch="xor")
+    view = View(plan, [MemoryMedium(base)], [CountingSource(stored)])
     assert read(view, 100, 50) == stored[CHUNK + 100 : CHUNK + 150]
 
 
