@@ -14,7 +14,6 @@ from regraft.engine.merge import Merge
 from regraft.engine.merge_journal import MergeJournal, open_journal
 from regraft.engine.merge_status import Where
 from regraft.engine.merge_view import MergeView
-from regraft.engine.patch import xor
 from regraft.engine.throttle import Throttle
 from regraft.errors import DigestError, MediumError, SourceError, StateError, TooSmallError, VerificationError
 from regraft.formats.merge_state import Record, State
@@ -422,20 +421,13 @@ def test_the_view_ends_where_the_image_ends() -> None:
     assert view.read_into(len(OLD) + 10, memoryview(bytearray(100))) == 0
 
 
-def test_other_patches_than_xor_can_be_given() -> None:
-    builder = Builder(OLD)
-    builder.xor(0, b"\xff" * BLOCK)
+def test_a_patch_is_what_its_codec_names() -> None:
+    builder = Builder(OLD, alternatives=False)
+    builder.add(0, b"\xff" * BLOCK)
     job = builder.job()
-    calls = []
-
-    def patch(base: Buffer, decoded: Buffer) -> bytes:
-        calls.append(len(base))
-        return xor(base, decoded)
-
     base = job.medium()
-    assert job.merge(base, state(), patch=patch).run()
-    assert base.content[:BLOCK] == job.new
-    assert set(calls) == {BLOCK}
+    assert job.merge(base, state()).run()
+    assert base.content[:BLOCK] == bytes((byte - 1) % 256 for byte in OLD[:BLOCK])
 
 
 # -- the throttle ------------------------------------------------------------------------------------------------------
