@@ -82,9 +82,9 @@ class Decoder:
         try:
             return self._decode(name, stored, length, most)
         except FormatError:
-            if self._name != "cacnk" or not length <= len(stored) <= most:
+            if self._name != "cacnk" or len(stored) != length:
                 raise
-            return memoryview(stored)[:length]  # a plain chunk that begins as a compressed one does
+            return stored  # a plain chunk that begins as a compressed one does
 
     def _codec_of(self, stored: Buffer) -> str:
         if self._name != "cacnk":
