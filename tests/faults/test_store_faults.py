@@ -181,6 +181,7 @@ def slowly(server: StaticServer) -> DelayedLink:
     return DelayedLink("127.0.0.1", int(server.url.rpartition(":")[2]), round_trip=0.001, bandwidth=8e6)
 
 
+@pytest.mark.slow
 def test_a_killed_clone_leaves_a_sound_store_and_continues(folder: Path, pair: Pair) -> None:
     """SIGKILL at random moments, again and again, until it gets through."""
     content = random.Random(1).randbytes(12_000_000)
