@@ -85,6 +85,25 @@ def index(material: Material, runs: int) -> Iterator[Row]:
     yield Row("index-all", "index on all cores, in process", f"{middle['all'] / 1e9:.2f} GB/s", "")
 
 
+def casync(material: Material, runs: int) -> Iterator[Row]:
+    """casync's chunker: an index of the image, beside `casync make`.
+
+    casync always has a store to fill: it is given one that has every chunk already, so that it compresses and writes
+    none, but looks for each. Ours looks into the same store. Both also digest the whole image.
+    """
+    tool = peer("casync")
+    with scratch() as folder:
+        store, ours, theirs = folder / "full.castr", folder / "ours.caibx", folder / "theirs.caibx"
+        their_command = [tool, "make", f"--store={store}", theirs, material.new]
+        run(their_command)
+        command = [REGRAFT, "pack", "caibx", material.new, "-o", ours, "--progress", "none"]
+        found = interleaved(runs, ours=lambda: run([*command, "--store", store]), peer=lambda: run(their_command))
+        if ours.read_bytes() != theirs.read_bytes():
+            raise Failed("the two indexes differ")
+    what = "chunk and digest an image, against casync make with a store that has every chunk"
+    yield at_least("casync", what, *_spreads(found), _speed_up(found), 2)
+
+
 def install(material: Material, runs: int) -> Iterator[Row]:
     """A delta install of the pair by us and by stock swupdate, from the same server."""
     swupdate = peer("swupdate")
@@ -157,6 +176,39 @@ def link(material: Material, runs: int) -> Iterator[Row]:
         )
 
 
+def merging(_material: Material, runs: int) -> Iterator[Row]:
+    """Order a million blocks; merge in place beside dd of as many bytes that syncs as often."""
+    child = [PYTHON, _HERE / "merge.py"]
+    told = [json.loads(run([*child, "order", "1000000"]).output) for _ in range(runs)]
+    best = min(told, key=lambda one: one["seconds"])
+    yield at_most(
+        "order", f"order 1 M blocks, permuted ({best['conversions']} converted)", f"{best['seconds']:.2f} s", "2 s",
+        best["seconds"] / 2, 1,
+    )  # fmt: skip
+    yield at_most(
+        "order-memory", "the same, memory", f"{best['memory'] / MIB:.0f} MiB", "64 MiB", best["memory"] / (64 * MIB), 1
+    )
+    dd, size = peer("dd"), 256 * MIB
+    for kind, goal in (("direct", 1.3), ("journaled", 2.5)):
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(runs):
+            with scratch() as folder:
+                ours.append(json.loads(run([*child, kind, folder, str(size)]).output)["seconds"])
+                source = folder / ("stored" if kind == "direct" else "base")
+                target = folder / "copy"
+                with target.open("wb") as file:
+                    file.write(bytes(size))
+                os.sync()
+                command = [dd, f"if={source}", f"of={target}", "bs=8M", "oflag=dsync", "conv=notrunc"]
+                theirs.append(run(command).wall)
+        ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+        yield at_most(
+            f"merge-{kind}", f"merge 256 MiB, {kind}, without reading back, against dd with a sync per 8 MiB",
+            f"{min(ours):.2f} s at best", f"{min(theirs):.2f} s at best", ratios[len(ratios) // 2], goal,
+        )  # fmt: skip
+
+
 def memory(material: Material, _runs: int) -> Iterator[Row]:
     """Peak resident memory of every device command on an image of 1 GiB."""
     quiet = ["--progress", "none"]
@@ -196,7 +248,16 @@ def memory(material: Material, _runs: int) -> Iterator[Row]:
             )
 
 
-ROWS = {"pack": pack, "index": index, "install": install, "kept": kept, "link": link, "memory": memory}
+ROWS = {
+    "pack": pack,
+    "index": index,
+    "casync": casync,
+    "install": install,
+    "kept": kept,
+    "link": link,
+    "merge": merging,
+    "memory": memory,
+}
 
 
 class _Site:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: our figures beside the real tools', as ratios of one run. Measures and prints; never fails for a ratio.
 
-bench/run.py [--json] [--runs N] [--row NAME]...      NAME: pack, index, install, kept, link, memory
+bench/run.py [--json] [--runs N] [--row NAME]...
+
+NAME: pack, index, casync, install, kept, link, merge, memory, layout
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import sys
 from dataclasses import asdict
 
 import material
+from layout import layout
 from rows import ROWS, Row, measure
+
+ROWS["layout"] = layout
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -23,7 +24,19 @@ import regraft.cli
 from regraft.cli._group import VerbGroup
 from regraft.cli.explain import statuses
 from regraft.errors import RegraftError, tree
-from regraft.formats import journal, kept_index
+from regraft.formats import (
+    android_cow,
+    bsdiff,
+    chunk_rules,
+    cow_v2,
+    cow_v3,
+    dm_update,
+    journal,
+    kept_index,
+    merge_state,
+    payload,
+    sidecar,
+)  # fmt: skip
 from regraft.limits import DEFAULT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,17 +217,42 @@ def _amount(value: float, expression: str) -> str:
 
 
 def formats() -> str:
-    """The two files that regraft keeps on a device, from the docstrings of the modules that read and write them."""
-    text = "# Formats of regraft's own files\n\n"
+    """The files of regraft's own, and pairwise deltas, from the docstrings of the modules that read and write them."""
+    text = "# Formats\n\n## regraft's own files\n\n"
     text += (
-        "Both lie beside the target: for a file as `NAME.regraft.journal` and `NAME.regraft.index`, for a block\n"
-        "device in `/var/lib/regraft`, or in the folder that `REGRAFT_STATE` names. Either can be removed at any\n"
-        "time: without the journal an interrupted update starts over, without the index the next one reads all of\n"
-        "its source.\n"
+        "Journals and the kept index lie beside the target: for a file as `NAME.regraft.journal`,\n"
+        "`NAME.regraft.merge` and `NAME.regraft.index`, for a block device in `/var/lib/regraft`, or in the folder\n"
+        "that `REGRAFT_STATE` names. Journal and index can be removed at any time: without the journal an interrupted\n"
+        "update starts over, without the index the next one reads all of its source. The journal of a merge must stay\n"
+        "until the merge is done: it holds what is nowhere else.\n"
     )
-    for title, module in (("Journal", journal), ("Kept index", kept_index)):
-        text += f"\n## {title}\n\n{_markdown(inspect.cleandoc(module.__doc__ or ''))}\n"
+    own = (
+        ("Journal", journal), ("Journal of a merge", merge_state), ("Kept index", kept_index),
+        ("Sidecar of a delta", sidecar),
+    )  # fmt: skip
+    text += _pages_of(own) + "\n## Pairwise deltas\n\n"
+    text += (
+        "A delta makes one image of one other. regraft reads and writes diffs of dm-update and COW files, and reads\n"
+        "payloads and the bsdiff patches in them. `regraft inspect` checks one as a whole.\n"
+    )
+    deltas = (
+        ("dm-update", dm_update), ("Android COW", android_cow), ("Android COW, versions 1 and 2", cow_v2),
+        ("Android COW, version 3", cow_v3), ("Android update payload", payload), ("bsdiff", bsdiff),
+    )  # fmt: skip
+    text += _pages_of(deltas)
+    text += (
+        "\n## What regraft adds to the formats of others\n\n"
+        "zchunk files (version 1) and bita archives (0.1 to 0.13) are read and written as their own tools do it, and\n"
+        "`regraft convert` makes one of the other. One thing is added where it is needed:\n"
+    )
+    text += _pages_of((("Rules for cutting", chunk_rules),))
     return _HEAD + text
+
+
+def _pages_of(modules: Iterable[tuple[str, ModuleType]]) -> str:
+    return "".join(
+        f"\n### {title}\n\n{_markdown(inspect.cleandoc(module.__doc__ or ''))}\n" for title, module in modules
+    )
 
 
 def _markdown(text: str) -> str:

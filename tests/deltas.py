@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import zlib
-from array import array
 from dataclasses import dataclass
 
 import brotli

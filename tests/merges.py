@@ -60,10 +60,10 @@ class Builder:
         algorithm = Algorithm.SHA256 if self.digests else None
         self._table, self._units = OpTable(algorithm), Units(Algorithm.SHA256)
 
-    def _unit(self, data: bytes) -> int:
+    def _unit(self, data: bytes, codec: int = 0) -> int:
         self.stored += data
         return self._units.add(
-            blob=0, codec=0, offset=len(self.stored) - len(data), stored=len(data), length=len(data),
+            blob=0, codec=codec, offset=len(self.stored) - len(data), stored=len(data), length=len(data),
             digest=Algorithm.SHA256.of(data),
         )  # fmt: skip
 
@@ -86,10 +86,15 @@ class Builder:
 
     def xor(self, at: int, mask: bytes) -> None:
         data = bytes(a ^ b for a, b in zip(self.old[at : at + len(mask)], mask, strict=True))
-        self._row(data, Op(Kind.PATCH, at=at, unit=self._unit(mask)), *self._other(data))
+        self._row(data, Op(Kind.PATCH, at=at, unit=self._unit(mask, codec=1)), *self._other(data))
+
+    def add(self, at: int, change: bytes) -> None:
+        data = bytes((a + b) % 256 for a, b in zip(self.old[at : at + len(change)], change, strict=True))
+        self._row(data, Op(Kind.PATCH, at=at, unit=self._unit(change, codec=2)), *self._other(data))
 
     def job(self) -> Job:
-        blobs, codecs = (Blob("stored", len(self.stored)),), (Codec("none"),)
+        blobs = (Blob("stored", len(self.stored)),)
+        codecs = (Codec("none"), Codec("none", patch="xor"), Codec("none", patch="add"))
         recipe = Recipe(self._table, self._units, blobs, codecs, Digest.of(self.new))
         recipe.check()
         return Job(self.old, bytes(self.new), Plan(recipe, self._table, ("slot",)), bytes(self.stored))

@@ -18,6 +18,7 @@ class Limits:
     chunk_size: int = 16 * MIB  #: decoded bytes of one unit
     stored_size: int = 17 * MIB  #: stored bytes of one unit
     chunks: int = 4_000_000  #: of one image
+    patched_size: int = 256 * MIB  #: base or target of one bsdiff patch: each is in memory, on the build side
     dictionary_size: int = 4 * MIB  #: of a zstd dictionary
     header_size: int = 256 * MIB  #: of a chunked artifact; read in pieces, held as columns
     optional_elements: int = 64  #: of one zchunk header
@@ -42,6 +43,7 @@ class Limits:
 
     # transport
     connections: int = 4  #: to one server at once
+    chunk_connections: int = 16  #: to a store of chunk files, where each chunk is a request
     retries: int = 8  #: tries of one request before its error counts
     redirects: int = 5  #: followed for one request
     idle_timeout: float = 60.0  #: without a byte, until a connection is given up
@@ -63,6 +65,14 @@ class Limits:
     nbd_request_size: int = 32 * MIB  #: payload of one request
     nbd_reply_buffer: int = 320 * KIB  #: of one connection
     nbd_extents: int = 8192  #: in one answer to a block status request
+    nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
+    nbd_workers: int = 32  #: threads for such reads, of all clients
+    nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
+
+    # views
+    view_cache: int = 8 * MIB  #: decoded bytes kept in memory
+    view_deadline: float = 30.0  #: until a read that waits for a peer fails
+    view_ahead: int = 2 * MIB  #: bytes fetched ahead of a sequential reader
 
     # mounts
     mount_connections: int = 16  #: sockets between the kernel and one daemon
@@ -78,14 +88,6 @@ class Limits:
     pack_index_size: int = 64 * MIB  #: of the index of one pack
     description_file: int = 320 * MIB  #: of the description of one image; read whole
     packs: int = 100_000  #: of one store
-    nbd_slow_reads: int = 8  #: of one client that wait for a peer at once
-    nbd_workers: int = 32  #: threads for such reads, of all clients
-    nbd_pending: int = 256  #: reads of one client that are begun or wait for a thread
-
-    # views
-    view_cache: int = 8 * MIB  #: decoded bytes kept in memory
-    view_deadline: float = 30.0  #: until a read that waits for a peer fails
-    view_ahead: int = 2 * MIB  #: bytes fetched ahead of a sequential reader
 
     # execution
     buffer: int = 8 * MIB  #: bytes in flight between threads

@@ -40,7 +40,7 @@ class Served:
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[list[dict[str, Any]], subprocess.Popen[str]]]:
     """A running `regraft nbd --json`: what it announced, and its process. It must end well when asked to."""
-    images = [argument for argument in arguments if argument.endswith(".img")]
+    images = [argument for argument in arguments if argument.endswith(".img")]  # files, or names of exports
     command = [sys.executable, "-m", "regraft.cli", "nbd", "--json", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

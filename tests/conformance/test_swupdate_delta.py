@@ -127,6 +127,24 @@ def test_stock_swupdate_installs_by_delta_what_we_build(server: str, chain: str,
     assert requests == 1 if ranges == "150" else requests > 2
 
 
+def test_stock_swupdate_takes_chunks_that_were_cut_by_another_rule(site: Site) -> None:
+    """It finds none of them in its source, but passes over the element that names the rule. We find them."""
+    tool("swupdate")
+    packed = site.folder / "www/new.zck"
+    assert regraft("pack", "zck", site.folder / "new", "-o", packed, "--align", "4096") == 0
+    with serving(site, "nginx") as url:
+        build(site, url, "--source", str(site.folder / "old"), "--device", str(site.target))
+        site.target.write_bytes(bytes(1000))
+        swupdate(site.folder)
+        assert site.installed()
+    with StaticServer(site.folder / "www") as server:
+        build(site, server.url, "--source", str(site.folder / "old"), "--device", str(site.target))
+        site.target.write_bytes(bytes(1000))
+        assert site.install() == 0
+        assert server.counts.body < 0.7 * packed.stat().st_size
+    assert site.installed()
+
+
 def test_stock_swupdate_and_we_move_the_same_between_block_devices(site: Site) -> None:
     tool("swupdate")
     with ExitStack() as stack:

@@ -145,6 +145,14 @@ def test_a_file_that_grows_or_shrinks_is_no_exception() -> None:
         assert report.states > 100
 
 
+def test_batches_computed_ahead_are_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Merge, "ahead", 0)
+    for make in (replacing_job, cyclic_job):
+        job = make(0)
+        run, check = runner(job, 8 * BLOCK)
+        assert survey(World(job.medium()), run, check, most=600).states > 100
+
+
 def test_every_read_after_a_cut_is_of_the_new_image() -> None:
     job = cyclic_job(0)
     image = memoryview(bytearray(len(job.new)))

@@ -126,7 +126,7 @@ def test_without_the_intent_a_collection_takes_chunks_from_a_clone(
     """The schedules find what the lock and the intent are there for."""
     from regraft.stores import clone as module
 
-    monkeypatch.setattr(module, "_begin", lambda *_: False)
+    monkeypatch.setattr(module._Task, "begin", lambda *_: False)
     assert any(loses(start, seed) for seed in range(300))
 
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import regraft
 from lab import Guest
 from trees import FILE_SYSTEMS, Images, make_images
 
@@ -209,6 +209,7 @@ def test_a_planned_hand_over_is_not_noticed(guest: Guest, images: Images) -> Non
 def test_a_mounted_device_is_not_taken_away(guest: Guest, images: Images) -> None:
     def hold(device: str, pid: int) -> list[Any]:
         import os
+        import signal
         import subprocess
         import time
 
@@ -247,6 +248,7 @@ def test_lost_connections_are_replaced(guest: Guest, images: Images) -> None:
     def read(device: str, pid: int) -> list[Any]:
         import hashlib
         import os
+        import signal
         import threading
 
         os.kill(pid, signal.SIGSTOP)
@@ -287,6 +289,18 @@ def test_verity_lets_no_changed_byte_through(guest: Guest, images: Images) -> No
     wrong = [*options[:2], "00" * 32, *options[3:]]
     assert "differs from its digest" in mount(guest, f"{FOLDER}/good", "auto", *wrong, status=22)["cause"]
     assert status(guest) == []
+
+
+def test_an_archive_brings_its_tree(guest: Guest, images: Images, tmp_path: Path) -> None:
+    archive = tmp_path / "squashfs.cba"
+    assert regraft("pack", "cba", images.images["squashfs"], "-o", archive, "--verity", "--compression", "zstd") == 0
+    path = put(guest, archive, "squashfs.cba")
+    with mounted(guest, path, "auto", "--verity") as found:
+        assert found["device"].startswith("/dev/mapper/")
+        assert guest.call(read_tree, found["device"], "squashfs") == images.files
+        assert found["root_hash"] == status(guest)[0]["verity"]["root_hash"]
+    refused = mount(guest, path, "auto", "--verity", "--root-hash", "11" * 32, status=22)
+    assert "its hash tree has the root" in refused["cause"]
 
 
 def test_verity_outlives_a_new_daemon(guest: Guest, images: Images) -> None:

@@ -97,6 +97,10 @@ def test_a_full_disk_at_every_write_loses_nothing(command: str) -> None:
 # -- ihop's defects ----------------------------------------------------------------------------------------------------
 
 
+#: Quickly made.
+FIXED = packer.Options(chunker="fixed", average=16384, compression="none")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Path:
     (tmp_path / "old.cba").write_bytes(archives.pack(pair.old, packer.Options()).content)
@@ -177,10 +181,11 @@ def slowly(server: StaticServer) -> DelayedLink:
     return DelayedLink("127.0.0.1", int(server.url.rpartition(":")[2]), round_trip=0.001, bandwidth=8e6)
 
 
+@pytest.mark.slow
 def test_a_killed_clone_leaves_a_sound_store_and_continues(folder: Path, pair: Pair) -> None:
     """SIGKILL at random moments, again and again, until it gets through."""
     content = random.Random(1).randbytes(12_000_000)
-    (folder / "large.cba").write_bytes(archives.pack(content, packer.Options(average=16384)).content)
+    (folder / "large.cba").write_bytes(archives.pack(content, FIXED).content)
     chance = random.Random(2)
     with StaticServer(folder) as server, slowly(server) as link:
         for attempt in range(60):
@@ -207,7 +212,7 @@ def test_a_killed_clone_leaves_a_sound_store_and_continues(folder: Path, pair: P
 
 def test_a_second_clone_takes_no_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = random.Random(3).randbytes(48_000_000)
-    (folder / "large.cba").write_bytes(archives.pack(content, packer.Options()).content)
+    (folder / "large.cba").write_bytes(archives.pack(content, FIXED).content)
     seconds = []
     for name in ("a", "a", "b"):
         begin = time.monotonic()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
 
-from regraft.errors import BusyError, FormatError, LimitError, MissingError, MountError, UsageError
+from regraft.errors import BusyError, FormatError, LimitError, MissingError, MountError, RegraftError, UsageError
 from regraft.formats.verity import Verity
 from regraft.limits import DEFAULT, Limits
 from regraft.model.buffers import Buffer
@@ -225,9 +225,11 @@ class DeviceMapper:
 
     def exists(self, name: str) -> bool:
         try:
-            self._call(Call.DEV_STATUS, name)
-        except _AbsentError:
-            return False
+            self._ioctl(self._control, _BASE | Call.DEV_STATUS, build(name))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return False
+            raise _understood(Call.DEV_STATUS, name, error) from None
         return True
 
     def remove(self, name: str) -> None:
@@ -260,24 +262,22 @@ class DeviceMapper:
         try:
             self._ioctl(self._control, _BASE | call, data)
         except OSError as error:
-            words = f"device-mapper: {call.name} {name}: {error.strerror}"
-            if error.errno == errno.ENXIO:
-                raise _AbsentError(words, cure="see /dev/mapper for those that there are") from None
-            if error.errno == errno.EBUSY:
-                raise BusyError(words, cure="take another --name, or unmount what is on it") from None
-            if error.errno in (errno.EPERM, errno.EACCES):
-                raise UsageError(words, cure="this needs root (CAP_SYS_ADMIN)") from None
-            if call is Call.TABLE_LOAD and error.errno == errno.EINVAL:
-                kinds = ", ".join(sorted({f"dm-{target.kind}" for target in targets}))
-                raise MountError(words, cure=f"see dmesg; as root: modprobe {kinds}") from None
-            raise MountError(words) from None
+            raise _understood(call, name, error, targets) from None
         return parse(data), data
 
 
-class _AbsentError(MountError):
-    """There is no device of this name."""
-
-    default_cure = MountError.default_cure
+def _understood(call: Call, name: str, error: OSError, targets: Sequence[Target] = ()) -> RegraftError:
+    words = f"device-mapper: {call.name} {name}: {error.strerror}"
+    if error.errno == errno.ENXIO:
+        return MountError(words, cure="there is no such device: see /dev/mapper for those that there are")
+    if error.errno == errno.EBUSY:
+        return BusyError(words, cure="take another --name, or unmount what is on it")
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return UsageError(words, cure="this needs root (CAP_SYS_ADMIN)")
+    if call is Call.TABLE_LOAD and error.errno == errno.EINVAL:
+        kinds = ", ".join(sorted({f"dm-{target.kind}" for target in targets}))
+        return MountError(words, cure=f"see dmesg; as root: modprobe {kinds}")
+    return MountError(words)
 
 
 def _ioctl(descriptor: int, request: int, data: bytearray) -> int:

@@ -40,6 +40,7 @@ from regraft.limits import DEFAULT, Limits
 #: Of requests that the kernel makes: larger ones cost fewer trips, smaller ones less memory.
 _QUEUE = {"max_sectors_kb": 1024}
 _ALIVE = 0.5  # seconds in which the kernel lets go of sockets that it did not want
+_GOODBYE = 5.0  # seconds for what was asked to be answered
 _KEPT_ERRORS = 16
 
 
@@ -85,6 +86,10 @@ class Mount(Protocol):
         """Give all of it to the process at the other end. Raises StateError, and goes on, if that fails."""
         ...
 
+    def close(self) -> None:
+        """Let go of what this process has of it."""
+        ...
+
 
 class NbdMount:
     """An export as a disk of the kernel. Begin with `attach`, `reattach` or `take_over`."""
@@ -101,16 +106,13 @@ class NbdMount:
         self._session = Session(export)
         self._server = Server([export], report=faults.report, limits=limits)
         self._lock = threading.RLock()
-        self._gone = False
+        self._gone = self._closed = False
 
     def attach(self) -> None:
         """Make the target the disk. Raises BusyError, MissingError, UsageError, MountError."""
         theirs = self._adopt(self.record.connections)
         try:
             device = self._attachment.attach(self.record.target, theirs, self._disk)
-        except BaseException:
-            self._server.stop(0.5)
-            raise
         finally:
             _close(theirs)
         self.record = replace(self.record, target=device)
@@ -133,9 +135,6 @@ class NbdMount:
         theirs = self._adopt(self.record.connections)
         try:
             self._attachment.reconfigure(device, theirs, self._disk)
-        except BaseException:
-            self._server.stop(0.5)
-            raise
         finally:
             _close(theirs)
         # Where a connection lives, the kernel takes no other in its place, and says nothing.
@@ -143,7 +142,6 @@ class NbdMount:
         while self._server.clients and time.monotonic() < end:
             time.sleep(0.02)
         if not self._server.clients:
-            self._server.stop(0.5)
             raise BusyError(f"the daemon of {device} lives", cure="regraft mount --take-over, or end it")
 
     def take_over(self, line: socket.socket) -> None:
@@ -186,7 +184,7 @@ class NbdMount:
             if not self._gone:
                 release(self.record, self._attachment, alive=True, force=force)
                 self._gone = True
-                self._server.stop()
+                self.close()
 
     def status(self) -> dict[str, Any]:
         return {"state": "serving", "live_connections": self._server.clients, **self._faults.fields()}
@@ -200,12 +198,14 @@ class NbdMount:
                 )
             hand_over(self._server, line)
             self._gone = True
-            self._server.stop(0.5)
+            self.close()
 
-    def abandon(self) -> None:
-        """Undo a beginning that failed. Raises nothing."""
-        with suppress(RegraftError):
-            self.detach()
+    def close(self) -> None:
+        """End all threads and connections; the device stays, and its readers wait for another daemon."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._server.stop(_GOODBYE)
 
     def _adopt(self, count: int) -> list[socket.socket]:
         """Serve `count` new connections; the ends for the kernel."""
@@ -226,10 +226,7 @@ class FuseMount:
         self._lock = threading.Lock()
 
     def tend(self) -> bool:
-        if self._file.alive:
-            return True
-        self._file.close()
-        return False
+        return self._file.alive
 
     def detach(self, *, force: bool = False) -> None:
         with self._lock:
@@ -238,6 +235,10 @@ class FuseMount:
 
     def status(self) -> dict[str, Any]:
         return {"state": "serving", **self._faults.fields()}
+
+    def close(self) -> None:
+        if not self._file.alive:
+            self._file.close()
 
     def hand_over(self, line: socket.socket) -> None:
         raise UnsupportedError(f"{self.record.target} is a FUSE file, which stays with its daemon", cure="umount first")

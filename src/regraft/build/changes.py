@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
@@ -39,39 +39,47 @@ class Comparison:
         """The bytes are good until the next step."""
         self._progress.phase("compare", self.new_size)
         size = max(self.old_size, self.new_size)
+        buffers = [(bytearray(_BATCH), bytearray(_BATCH)) for _ in range(2)]  # one pair is read while one is compared
         with ThreadPoolExecutor(2, "read") as readers, ThreadPoolExecutor(2, "hash") as hashers:
-            ahead = [readers.submit(self._read, number, 0) for number in range(2)]
+
+            def read(offset: int) -> list[Future[int]]:
+                pair = buffers[offset // _BATCH % 2]
+                return [readers.submit(self._read, number, offset, pair[number]) for number in range(2)]
+
+            ahead = read(0)
             for offset in range(0, size, _BATCH):
-                old, new = (future.result() for future in ahead)
-                ahead = [readers.submit(self._read, number, offset + _BATCH) for number in range(2)]
+                old, new = buffers[offset // _BATCH % 2]
+                old_count, new_count = (future.result() for future in ahead)
+                ahead = read(offset + _BATCH)
                 hashing = [
-                    hashers.submit(hasher.update, data) for hasher, data in zip(self._hashers, (old, new), strict=True)
+                    hashers.submit(hasher.update, memoryview(data)[:count])
+                    for hasher, data, count in zip(self._hashers, (old, new), (old_count, new_count), strict=True)
                 ]
-                view = memoryview(new)
-                for start in changed(old, new, self._block):
+                view = memoryview(new)[:new_count]
+                for start in changed(old, new, old_count, new_count, self._block):
                     yield (offset + start) // self._block, view[start : start + self._block]
                 for future in hashing:
                     future.result()
-                self._progress.advance(len(new), Origin.SEED)
+                self._progress.advance(new_count, Origin.SEED)
 
-    def _read(self, number: int, offset: int) -> bytearray:
+    def _read(self, number: int, offset: int, buffer: bytearray) -> int:
         medium, size = ((self._old, self.old_size), (self._new, self.new_size))[number]
-        data = bytearray(max(min(_BATCH, size - offset), 0))
-        if medium.read_into(offset, memoryview(data)) < len(data):
+        count = max(min(_BATCH, size - offset), 0)
+        if medium.read_into(offset, memoryview(buffer)[:count]) < count:
             raise ChangedError(f"{medium.name} became shorter while it was read", cure="give files at rest")
-        return data
+        return count
 
 
-def changed(old: bytearray, new: bytearray, block: int) -> Iterator[int]:
-    """Offsets of the blocks of `new` that `old` does not have in the same place."""
-    if new == old[: len(new)]:
+def changed(old: bytearray, new: bytearray, old_count: int, new_count: int, block: int) -> Iterator[int]:
+    """Offsets of the blocks of `new`, of which `new_count` bytes count, that `old` does not have in the same place."""
+    if old_count >= new_count == len(new) and old == new:
         return
     coarse = max(_COARSE, block)
-    for start in range(0, len(new), coarse):
-        piece, other = new[start : start + coarse], old[start : start + coarse]
-        if piece == other[: len(piece)]:
+    for start in range(0, new_count, coarse):
+        stop = min(start + coarse, new_count)
+        if stop <= old_count and new[start:stop] == old[start:stop]:
             continue
-        for at in range(0, len(piece), block):
-            end = min(at + block, len(piece))
-            if piece[at:end] != other[at:end]:
-                yield start + at
+        for at in range(start, stop, block):
+            end = min(at + block, stop)
+            if end > old_count or new[at:end] != old[at:end]:
+                yield at

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from regraft.build.description import IMAGE_SHA256, IMAGE_SIZE
 from regraft.build.findings import OLD, Finding, MemberFacts, error, note, warning
 from regraft.errors import RegraftError
-from regraft.formats.zchunk import Header, parse_header
+from regraft.formats.zchunk import CHUNKER, Header, parse_header
 from regraft.limits import DEFAULT, KIB, Limits
 from regraft.model.digest import Algorithm
 from regraft.swupdate.description import Entry
@@ -222,6 +222,15 @@ def check_header(where: str, member: MemberFacts, *, limits: Limits = DEFAULT) -
     if header.dictionary_stored:
         findings.append(
             error("delta.dictionary", where, "it has a dictionary, which the handler writes into the image", _PACK)
+        )
+    if header.rule != CHUNKER:
+        findings.append(
+            warning(
+                "delta.cuts",
+                where,
+                f"its chunks were cut by the rule {header.rule}: SWUpdate cuts its source by zchunk's and reuses less",
+                "pack it without --layout and --align, unless regraft is on the devices",
+            )
         )
     return findings, header
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,29 @@ def sidecar_facts(file: str, medium: Medium) -> dict[str, Any]:
         "delta": sidecar.identity.hex(),
         "rows": len(sidecar.rows),
         "units": len(sidecar.units),
+    }
+
+
+def payload_facts(file: str, medium: Medium) -> dict[str, Any]:
+    """The fields of an update payload of Android."""
+    from regraft.build.payload import read_payload
+
+    payload = read_payload(medium)
+    return {
+        "file": file,
+        "format": "Android update payload",
+        "block_size": payload.block_size,
+        "minor_version": payload.minor,
+        "partitions": [
+            {
+                "name": partition.name,
+                "old_size": partition.old_size,
+                "new_size": partition.new_size,
+                "digest": str(partition.new or ""),
+                "operations": dict(Counter(operation.name for operation in partition.operations)),
+            }
+            for partition in payload.partitions
+        ],
     }
 
 

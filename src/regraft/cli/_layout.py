@@ -16,5 +16,7 @@ def say_layout(image: Medium, placement: Placement) -> None:
     found = layout_of(image)
     if found.cuts:
         say(f"layout: {found.kind}, {len(found.cuts)} places where files begin or end")
-    if found.note:
-        say(f"layout: {found.note}" + ("" if found.cuts else "; cut by content alone"))
+    else:
+        say(f"layout: {found.note or f'no file of this {found.kind} has a place of its own'}; cut by content alone")
+    if found.cuts and found.note:
+        say(f"layout: {found.note}")

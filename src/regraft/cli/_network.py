@@ -31,8 +31,9 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         help="Value of the Authorization header, e.g. 'TargetToken ...'. Better in REGRAFT_AUTHORIZATION.",
     ),
     "connections": click.option(
-        "--connections", type=click.IntRange(1, 16), default=DEFAULT.connections, show_default=True,
-        help="Connections at once.",
+        "--connections", type=click.IntRange(1, 64), default=None,
+        help=f"Connections at once.  [default: {DEFAULT.connections}; to a store of chunk files "
+        f"{DEFAULT.chunk_connections}]",
     ),
     "https_only": click.option("--https-only", is_flag=True, help="Refuse plain http."),
 }  # fmt: skip
@@ -64,8 +65,14 @@ class Network:
     client_key: str | None = None
     proxy: str | None = None
     authorization: str | None = None
-    connections: int = DEFAULT.connections
+    connections: int | None = None  #: None: those of the limits
     https_only: bool = False
+
+    def limits(self, limits: Limits = DEFAULT) -> Limits:
+        """`limits` with as many connections as were asked for."""
+        if self.connections is None:
+            return limits
+        return replace(limits, connections=self.connections, chunk_connections=self.connections)
 
     @contextmanager
     def connect(self, limits: Limits = DEFAULT) -> Iterator[Fetcher]:
@@ -84,7 +91,7 @@ class Network:
         )
         with (
             remembered_hosts() as hosts,
-            Fetcher(policy, replace(limits, connections=self.connections), hosts=hosts) as fetcher,
+            Fetcher(policy, self.limits(limits), hosts=hosts) as fetcher,
         ):
             yield fetcher
 

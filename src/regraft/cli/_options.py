@@ -21,6 +21,14 @@ progress_option = click.option(
 seed_option = click.option(
     "--seed", "seeds", multiple=True, metavar="PATH", help="Local bytes to reuse: a file or block device. Repeatable."
 )
+store_option = click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="URL|DIR",
+    help="Where a casync index has its chunks; repeatable, looked in one after the other. "
+    "[default: NAME.castr and default.castr beside NAME.caibx]",
+)
 workers_option = click.option(
     "--threads", "workers", type=click.IntRange(0, 256), default=0, help="Threads to use; 0: one per core."
 )

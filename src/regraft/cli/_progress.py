@@ -21,11 +21,14 @@ _WORDS = {
     "digest": "hashing",
     "convert": "converting",
     "index": "reading the seed",
-    "base": "comparing the base",
     "look": "looking at the target",
+    "base": "checking the base",
+    "fetch": "fetching",
     "write": "writing",
+    "merge": "merging",
     "verify": "reading back",
     "unpack": "unpacking",
+    "compact": "compacting",
 }
 
 

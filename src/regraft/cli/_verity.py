@@ -60,6 +60,46 @@ def with_tree(
         stored.close()
 
 
+def hash_tree(image: str, salt: str | None, *, limits: Limits = DEFAULT) -> dict[str, bytes]:
+    """The entries of metadata that carry the hash tree of the image at a path.
+
+    salt: in hexadecimal, "-" for none; without one it is derived from the image, so that the same image always has the
+    same tree. Raises UsageError, LimitError, SourceError.
+    """
+    import hashlib
+
+    from regraft.engine.files import open_source
+    from regraft.errors import ChangedError
+    from regraft.formats import verity
+
+    source = open_source(image)
+    try:
+        size = source.size
+
+        def read(offset: int, view: memoryview) -> None:
+            if source.read_into(offset, view) < len(view):
+                raise ChangedError(f"{image} became shorter while it was packed", cure="pack a file at rest")
+
+        if salt is None:
+            hasher, buffer = hashlib.sha256(b"regraft verity salt\0"), memoryview(bytearray(limits.batch))
+            for start in range(0, size, limits.batch):
+                piece = buffer[: min(limits.batch, size - start)]
+                read(start, piece)
+                hasher.update(piece)
+            salted = hasher.digest()
+        else:
+            try:
+                salted = b"" if salt == "-" else bytes.fromhex(salt)
+            except ValueError:
+                raise UsageError(f"--verity-salt {salt!r} is not hexadecimal") from None
+            if len(salted) > verity.SALT_SIZE:
+                raise UsageError(f"--verity-salt has {len(salted)} bytes, {verity.SALT_SIZE} are possible")
+        found, tree = verity.build(read, size, salted, limits=limits)
+    finally:
+        source.close()
+    return {ROOT: found.root.hex().encode(), SALT: found.salt.hex().encode(), TREE: tree}
+
+
 def _in_image(image: Export, offset: int, root: bytes) -> Verity:
     from regraft.formats import verity
 

@@ -77,7 +77,7 @@ def command(
             workers=workers,
             progress=shown,
         )
-        wire = artifact.remote.stats.bytes if artifact.remote else 0
+        wire = artifact.wire()
     facts = {
         "image": place,
         "size": outcome.size,

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from regraft.cli._options import Size, examples, json_option, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.build.android_cow import Made
 
 FORMATS = ("dm-update", "cow")
 
@@ -107,7 +112,6 @@ def make_cow(
     from regraft.cli._progress import meter
     from regraft.engine.files import open_source, replacing
     from regraft.formats import sidecar as sidecars
-    from regraft.formats.android_cow import CowKind
     from regraft.limits import DEFAULT
 
     unit = chunk_size if version == 3 else block_size
@@ -123,14 +127,22 @@ def make_cow(
     finally:
         base.close()
         target.close()
+    report("delta", cow_facts(output, made, block_size), as_json)
+
+
+def cow_facts(output: str, made: Made, block_size: int) -> dict[str, object]:
+    """What a COW file that was made holds."""
+    from regraft.formats import sidecar as sidecars
+    from regraft.formats.android_cow import CowKind
+
     ops = made.cow.ops
-    counts = {kind: 0 for kind in CowKind}
+    counts = dict.fromkeys(CowKind, 0)
     for kind, factor in zip(ops.kind, ops.factor, strict=True):
         counts[CowKind(kind)] += 1 << factor
-    facts = {
+    return {
         "file": output,
         "sidecar": output + sidecars.SUFFIX,
-        "format": f"cow {version}",
+        "format": f"cow {made.cow.header.version}",
         "base_size": made.sidecar.base_size,
         "image_size": made.sidecar.target_size,
         "size": made.size,
@@ -144,7 +156,6 @@ def make_cow(
         "image_digest": str(made.sidecar.target),
         "warnings": ["snapuserd takes blocks of 4096 bytes only"] if block_size != 4096 else [],
     }
-    report("delta", facts, as_json)
 
 
 def refuse_same(output: str, *inputs: str) -> None:

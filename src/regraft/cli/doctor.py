@@ -32,6 +32,7 @@ TOOLS = (
     ("unzck", "zchunk", "conformance tests"),
     ("zck_read_header", "zchunk", "conformance tests"),
     ("zckdl", "zchunk", "conformance tests"),
+    ("casync", "casync", "conformance tests, comparison"),
     ("swupdate", "swupdate", "conformance tests, comparison"),
     ("nginx", "nginx-light", "conformance tests"),
     ("openssl", "openssl", "conformance tests; making keys"),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,11 +16,14 @@ from regraft.cli._output import emit_json, size
 if TYPE_CHECKING:
     from regraft.cli._artifact import Header
 
+_SHOWN = 4096  # bytes of a value up to which it is shown whole
+
 
 @click.command(
     epilog=examples(
         "regraft inspect rootfs.zck",
         "regraft inspect rootfs.cba",
+        "regraft inspect https://host/rootfs.caibx",
         "regraft inspect https://host/rootfs.zck --chunks",
         "regraft inspect update.swu                                the same as `regraft swu inspect`",
         "regraft inspect rootfs.zck --json | jq .chunks",
@@ -29,14 +34,16 @@ if TYPE_CHECKING:
 @network_options
 @json_option
 def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> None:
-    """Show what FILE says about itself: a zchunk file or header, a bita archive (also at a URL), a bundle, an index.
+    """Show what FILE says about itself.
 
-    Also deltas: a diff of dm-update, a COW file of Android, a sidecar.
+    FILE is a zchunk file or header, a bita archive, a casync index or an ihop description, also at a URL; a bundle; a
+    delta: a diff of dm-update, a COW file of Android, a sidecar; an Android payload; or an index that regraft keeps of
+    a slot.
     """
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
     from regraft.engine.deltas import is_delta
     from regraft.engine.files import open_source
-    from regraft.formats import kept_index, sidecar
+    from regraft.formats import kept_index, payload, sidecar
 
     if is_url(file):
         with open_artifact(file, network) as artifact:
@@ -68,6 +75,11 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
 
             _show(delta_facts(file, medium, with_chunks), as_json)
             return
+        if bytes(head).startswith(payload.MAGIC):
+            from regraft.cli._inspect_delta import payload_facts
+
+            _show(payload_facts(file, medium), as_json)
+            return
         if bytes(head) == sidecar.MAGIC:
             from regraft.cli._inspect_delta import sidecar_facts
 
@@ -82,9 +94,60 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
 
 
 def _facts(file: str, header: Header, with_chunks: bool) -> dict[str, Any]:
-    from regraft.formats import cba
+    from regraft.formats import caibx, cba, ihop
 
+    if isinstance(header, caibx.Header):
+        return _casync(file, header, with_chunks)
+    if isinstance(header, ihop.Header):
+        return _ihop(file, header, with_chunks)
     return (_bita if isinstance(header, cba.Header) else _zchunk)(file, header, with_chunks)
+
+
+def _casync(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
+    facts = {
+        "file": file,
+        "format": "casync index",
+        "image_size": header.image_size,
+        "header_size": header.size,
+        "chunk_count": len(header),
+        "unique_chunks": len(set(header.digests)),
+        "chunker": header.sizes.label,
+        "digest": f"sha256:{header.digest.hex()}",
+        "chunk_digest": header.algorithm.label,
+        "feature_flags": f"{header.flags:#018x}",
+    }
+    if with_chunks:
+        facts["chunks"] = _in_files(header.lengths, header.digests)
+    return facts
+
+
+def _ihop(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
+    facts = {
+        "file": file,
+        "format": "ihop description",
+        "image_size": header.image_size,
+        "image_digest": str(header.digest or ""),
+        "header_size": header.size,
+        "chunk_count": len(header.order),
+        "unique_chunks": len(header),
+        "chunker": header.parameters.label,
+        "digest": f"blake2b512:{header.checksum.hex()}",
+        "chunk_digest": header.digests.algorithm.label,
+        "written_by": _readable(header.writer.encode()),
+    }
+    if with_chunks:
+        lengths = [header.lengths[number] for number in header.order]
+        facts["chunks"] = _in_files(lengths, [header.digests[number] for number in header.order])
+    return facts
+
+
+def _in_files(lengths: Iterable[int], digests: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Chunks that lie in files of their own, so that nothing is said of how they are stored."""
+    at, chunks = 0, []
+    for length, digest in zip(lengths, digests, strict=True):
+        chunks.append({"offset": at, "length": length, "digest": digest.hex()})
+        at += length
+    return chunks
 
 
 def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
@@ -123,7 +186,9 @@ def _bita(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
 
 
 def _readable(value: bytes) -> str:
-    """Printable text as it is, else hexadecimal."""
+    """Printable text as it is, else hexadecimal; of what is longer than a screen, size and digest."""
+    if len(value) > _SHOWN:
+        return f"{len(value)} bytes, sha256:{hashlib.sha256(value).hexdigest()}"
     text = value.decode("utf-8", "replace")
     return text if text.isprintable() and "\ufffd" not in text else f"hex:{value.hex()}"
 
@@ -173,8 +238,12 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
             for chunk in value:
                 where = "dictionary" if chunk["offset"] is None else chunk["offset"]
                 digest = chunk.get("digest") or chunk["stored_digest"]
-                stored = f"{chunk['stored_offset']:>12} {chunk['stored']:>8}"
-                click.echo(f"{where:>12} {chunk['length']:>8} {stored} {digest}")
+                stored = f" {chunk['stored_offset']:>12} {chunk['stored']:>8}" if "stored" in chunk else ""
+                click.echo(f"{where:>12} {chunk['length']:>8}{stored} {digest}")
+        elif name == "partitions":
+            for part in value:
+                made_of = ", ".join(f"{count} {kind}" for kind, count in part["operations"].items())
+                click.echo(f"{part['name']:<20} {size(part['new_size'])}: {made_of}")
         elif name == "metadata":
             for key, content in value.items():
                 click.echo(f"{'metadata':<20} {_readable(key.encode())}: {content}")

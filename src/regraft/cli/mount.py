@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -158,11 +158,10 @@ def _run(job: Job, ready: Ready, echo: Callable[[str], None]) -> None:
 
     faults, wake = Faults(echo), threading.Event()
     with ExitStack() as stack:
-        mount, device = (_file if job.file else _disk)(job, faults, stack)
-        undo = stack.enter_context(_undone(mount))
-        records.write(mount.record)
-        control = Control(mount, wake)
-        undo.clear()
+        mount, device, fresh = (_file if job.file else _disk)(job, faults, stack)
+        with _undone(mount if fresh else None):
+            records.write(mount.record)
+            control = Control(mount, wake)
         harden(lock=job.lock, initrd=job.initrd)
         fields = {"device": device, "target": mount.record.target, "size": mount.record.size, "pid": os.getpid()}
         ready({**fields, "root_hash": mount.record.root_hash or None})
@@ -170,36 +169,44 @@ def _run(job: Job, ready: Ready, echo: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def _undone(mount: Mount) -> Iterator[list[Mount]]:
-    """Detach what is in the list if the block fails."""
-    begun = [mount]
+def _undone(mount: Mount | None) -> Iterator[None]:
+    """If the block fails, detach what is new. What had readers before us stays: they wait for the next daemon."""
     try:
-        yield begun
+        yield
     except BaseException:
-        for each in begun:
-            each.detach(force=True)
+        if mount is not None:
+            mount.detach(force=True)
         raise
 
 
-def _file(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
+def _open(job: Job, faults: Faults) -> AbstractContextManager[Export]:
+    """What is to be mounted. A read that waits for a server fails well before the kernel asks again elsewhere."""
+    from regraft.cli._export import open_export
+
+    deadline = min(DEFAULT.view_deadline, job.timeout / 3) if job.timeout else DEFAULT.view_deadline
+    limits = replace(DEFAULT, view_deadline=deadline)
+    return open_export(job.what, network=job.network, report=faults.report, limits=limits)
+
+
+def _file(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str, bool]:
     from regraft.blockdev.fuse.mount import mount_file
     from regraft.blockdev.mounts import FuseMount
     from regraft.blockdev.records import Record
-    from regraft.cli._export import open_export
 
-    image = stack.enter_context(open_export(job.what, network=job.network, report=faults.report))
+    image = stack.enter_context(_open(job, faults))
     file = mount_file(image, job.file, report=faults.report)
     record = Record("fuse", file.path, job.what, image.size, os.getpid(), connections=DEFAULT.fuse_threads)
-    return FuseMount(file, record, faults), file.path
+    mount = FuseMount(file, record, faults)
+    stack.callback(mount.close)
+    return mount, file.path, True
 
 
-def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
-    """A device: new, or one whose daemon has died, or one whose daemon makes room."""
+def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str, bool]:
+    """The disk, the device to be used, and whether it is new: its daemon may have died, or make room."""
     from regraft.blockdev import records
     from regraft.blockdev.attachment import choose, index_of, is_attached
     from regraft.blockdev.mounts import NbdMount, verified_size
     from regraft.blockdev.views import joined
-    from regraft.cli._export import open_export
 
     old = records.load(job.device) if job.device != "auto" else None
     if job.take_over:
@@ -208,7 +215,7 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
         job = _as_before(job, old)
     attachment = choose()
     attached = job.device != "auto" and is_attached(index_of(job.device))
-    image = stack.enter_context(open_export(job.what, network=job.network, report=faults.report))
+    image = stack.enter_context(_open(job, faults))
     verity: Verity | None = None
     if job.verity:
         image, verity = stack.enter_context(_verified(job, image))
@@ -222,6 +229,7 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
     if attached and old is not None and old.mapper and verified_size(old.mapper):
         record = replace(record, mapper=old.mapper, root_hash=old.root_hash)
     mount = NbdMount(whole, attachment, record, faults)
+    stack.callback(mount.close)
     if job.take_over:
         _take_over(mount, record, old)
     elif attached:
@@ -233,10 +241,10 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str]:
         mount.attach()
     if verity is None or mount.record.mapper:
         mapper = mount.record.mapper
-        return mount, f"/dev/mapper/{mapper}" if mapper else mount.record.target
-    with _undone(mount):
+        return mount, f"/dev/mapper/{mapper}" if mapper else mount.record.target, not attached
+    with _undone(None if attached else mount):
         name = job.name or f"regraft-{os.path.basename(mount.record.target)}"
-        return mount, mount.verify(verity, name)
+        return mount, mount.verify(verity, name), not attached
 
 
 def _as_before(job: Job, old: Record) -> Job:

@@ -39,7 +39,9 @@ def command(
     what: str, seeds: tuple[str, ...], bandwidth: int, rtt: float, max_ranges: int | None, network: Network,
     progress: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what it takes to obtain WHAT (a zchunk file, a bita archive, or its URL) with these seeds. Writes nothing.
+    """Say what it takes to obtain WHAT with these seeds. Writes nothing.
+
+    WHAT is a zchunk file, a bita archive or a casync index, or its URL.
 
     A bundle's plan is shown by `regraft install -n`.
     """
@@ -72,11 +74,15 @@ def cost_facts(cost: Cost) -> dict[str, Any]:
 def cost_lines(cost: Cost, bits_per_second: float, round_trip: float) -> list[str]:
     """A cost, for a person."""
     part = cost.transfer / cost.full if cost.full else 0.0
+    bound = "at most " if cost.at_most else ""
+    between = f"{size(cost.transfer)} with the gaps between"
+    if cost.at_most:
+        between = "one for each chunk, whose stored size is not known"
     return [
         f"image           {size(cost.image)}",
-        f"to fetch        {size(cost.fetch)} in {cost.requests} requests, {size(cost.transfer)} with the gaps between",
-        f"without seeds   {size(cost.full)}: this fetches {part:.1%} of it",
+        f"to fetch        {bound}{size(cost.fetch)} in {cost.requests} requests, {between}",
+        f"without seeds   {bound}{size(cost.full)}: this fetches {part:.1%} of it",
         f"from seeds      {size(cost.reused)}, zeros {size(cost.zeros)}, already in place {size(cost.in_place)}",
         f"scratch         {size(cost.scratch)} of disk, about {size(cost.memory)} of memory",
-        f"network time    {cost.seconds:.1f} s at {bits_per_second / 1e6:g} Mbit/s and {round_trip * 1000:g} ms",
+        f"network time    {bound}{cost.seconds:.1f} s at {bits_per_second / 1e6:g} Mbit/s and {round_trip * 1000:g} ms",
     ]

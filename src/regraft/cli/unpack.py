@@ -9,7 +9,14 @@ import sys
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, seed_option, workers_option
+from regraft.cli._options import (
+    examples,
+    json_option,
+    progress_option,
+    seed_option,
+    store_option,
+    workers_option,
+)
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
 from regraft.errors import UsageError
@@ -19,21 +26,25 @@ from regraft.errors import UsageError
     epilog=examples(
         "regraft unpack rootfs.zck -o rootfs.ext4",
         "regraft unpack https://host/rootfs.zck -o /dev/mmcblk0p3 --seed /dev/mmcblk0p2",
+        "regraft unpack https://host/rootfs.caibx -o /dev/mmcblk0p3 --store https://host/default.castr",
         "regraft unpack https://host/rootfs.zck -o - | ssh target dd of=/dev/mmcblk0p3",
     )
 )
 @click.argument("file")
 @click.option("-o", "--output", required=True, help="Image file or block device to write; - for stdout, in order.")
 @seed_option
+@store_option
 @network_options
 @workers_option
 @progress_option
 @json_option
 def command(
-    file: str, output: str, seeds: tuple[str, ...], network: Network, workers: int, progress: str, as_json: bool
-) -> None:
-    """Rebuild the image of FILE, a zchunk file or bita archive (a path or URL), fetching only what no seed has.
+    file: str, output: str, seeds: tuple[str, ...], stores: tuple[str, ...], network: Network, workers: int,
+    progress: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Rebuild the image of FILE, fetching only what no seed has.
 
+    FILE is a zchunk file, a bita archive, a casync index or an ihop description: a path or URL.
     Interrupted, the same command continues. The image is read back and compared before the command succeeds.
     """
     from regraft.cli._artifact import is_url, open_artifact
@@ -46,7 +57,7 @@ def command(
 
     if not is_url(file) and os.path.exists(output) and os.path.exists(file) and os.path.samefile(file, output):
         raise UsageError(f"{output} is the artifact itself", cure="unpack to another file")
-    with meter(progress) as shown, open_artifact(file, network) as artifact:
+    with meter(progress) as shown, open_artifact(file, network, stores) as artifact:
         recipe = artifact.recipe
         algorithm = recipe.matchable
         opened = [open_seed(path, algorithm, recipe.chunker, progress=shown) for path in seeds] if algorithm else []
@@ -67,7 +78,7 @@ def command(
             finally:
                 target.close()
             fetched = outcome.fetched
-        wire = artifact.remote.stats.bytes if artifact.remote else 0
+        wire = artifact.wire()
     facts = {"image": output, "size": recipe.size, "fetched": fetched, "wire": wire}
     if as_json and output != "-":
         emit_json("unpack", facts)

@@ -10,7 +10,7 @@ from threading import Lock
 class Entry:
     """Bytes in memory: a decoded unit, or a row from a seed. `rows`: those of its rows that were verified."""
 
-    __slots__ = ("data", "rows")
+    __slots__ = ("__weakref__", "data", "rows")
 
     def __init__(self, data: memoryview, *rows: int) -> None:
         self.data = data
@@ -48,6 +48,11 @@ class Cache:
             self._shrink(len(entry.data))
             self._entries[key] = entry
             self._used += len(entry.data)
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether this very entry is there."""
+        with self._lock:
+            return any(other is entry for other in self._entries.values())
 
     def make_room(self, size: int) -> None:
         """Drop so much that `size` more bytes fit: before they are obtained, so that both are never there at once."""

@@ -4,6 +4,7 @@
 zchunk/48/15/8192/131072                          zchunk's automatic chunker
 bita-rollsum/WINDOW/BITS/MINIMUM/MAXIMUM          bita's, over RollSum
 bita-buzhash/WINDOW/BITS/MINIMUM/MAXIMUM          bita's, over BuzHash
+casync/MINIMUM/AVERAGE/MAXIMUM                    casync's; every so many bytes if all three are the same
 fixed/SIZE                                        every so many bytes
 
 Behind any of them, what moves the cuts: see `formats.chunk_rules` and `engine.placed`.
@@ -22,7 +23,7 @@ from typing import Protocol
 from regraft import kernels
 from regraft.engine.placed import Placed, places
 from regraft.errors import LimitError, UnsupportedError
-from regraft.formats import chunk_rules, zchunk
+from regraft.formats import caibx, chunk_rules, zchunk
 from regraft.formats.chunk_rules import UNMOVED, Placement
 from regraft.formats.filesystems import layout
 from regraft.kernels import Rolling
@@ -79,6 +80,9 @@ def named(label: str, *, limits: Limits = DEFAULT) -> Chunker:
         values = [int(number) for number in numbers]
         if name == "fixed" and len(values) == 1 and values[0] > 0:
             return Chunker(label, _bounded(values[0], limits), 0, partial(_fixed, values[0]))
+        if name == "casync" and len(values) == 3 and (sizes := caibx.Sizes(*values)).sound:
+            session = partial(_fixed, sizes.average) if sizes.fixed else partial(_casync, sizes)
+            return Chunker(label, _bounded(sizes.longest, limits), 0, session)
         if name in ("bita-rollsum", "bita-buzhash") and len(values) == 4:
             window, bits, minimum, maximum = values
             if 1 <= window <= limits.chunker_window and 1 <= bits <= 32 and maximum > 0:
@@ -107,6 +111,16 @@ def _fixed(size: int, algorithm: Algorithm | None, threads: int) -> Session:
     def cut(data: memoryview, before: int, _searched: int, final: bool, /) -> Cut:
         name = algorithm.label if algorithm else None
         return kernels.fixed_index(data[before:], size, final=final, algorithm=name, threads=threads)
+
+    return cut
+
+
+def _casync(sizes: caibx.Sizes, algorithm: Algorithm | None, threads: int) -> Session:
+    def cut(data: memoryview, before: int, searched: int, final: bool, /) -> Cut:
+        return kernels.casync_index(
+            data[before:], sizes.minimum, sizes.maximum, sizes.discriminator,
+            final=final, algorithm=algorithm.label if algorithm else None, searched=searched, threads=threads,
+        )  # fmt: skip
 
     return cut
 

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 from regraft.engine.match import wanted_units
 from regraft.engine.ranges import Link, Range, plan_requests
+from regraft.formats.codecs import most_stored
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Kind, Plan
+from regraft.model import Addressing, Kind, Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Sizes in bytes, `seconds` of network time at the given link."""
+    """Sizes in bytes, `seconds` of network time at the given link.
+
+    at_most: the stored sizes are not known, as with casync, and what incompressible chunks would take stands for them:
+    `fetch`, `transfer`, `full` and `seconds` are then upper bounds.
+    """
 
     image: int
     fetch: int  #: stored bytes that are missing
@@ -28,6 +33,7 @@ class Cost:
     scratch: int  #: disk beside the target
     memory: int  #: peak estimate
     seconds: float
+    at_most: bool = False
 
     @property
     def saved(self) -> int:
@@ -57,25 +63,45 @@ def forecast(
             todo.append(row)
             bytes_by_kind[Kind(table.kind[table.first[row]])] += table.length(row)
     wanted = with_dictionaries(plan, wanted_units(plan, todo, bytes(len(table))))
-    ranges = sorted(Range(units.offset[unit], units.stored[unit]) for unit in wanted)
+    files = {number for number, blob in enumerate(plan.recipe.blobs) if blob.addressing is Addressing.FILES}
+    ranges = sorted(Range(units.offset[unit], units.stored[unit]) for unit in wanted if units.blob[unit] not in files)
     requests = plan_requests(
         ranges, link=link, ranges_per_request=ranges_per_request or limits.ranges_per_request, limits=limits
     )
-    transfer = sum(request.total for request in requests)
+    chunks = [most_stored(units.length[unit]) for unit in wanted if units.blob[unit] in files]
+    transfer = sum(request.total for request in requests) + sum(chunks)
+    seconds = transfer / link.bandwidth if wanted else 0.0
+    seconds += link.round_trip * (bool(requests) + -(-len(chunks) // limits.chunk_connections))
     return Cost(
         image=table.size,
-        fetch=sum(length for _, length in ranges),
+        fetch=sum(length for _, length in ranges) + sum(chunks),
         transfer=transfer,
-        requests=len(requests),
+        requests=len(requests) + len(chunks),
         reused=bytes_by_kind[Kind.COPY],
         zeros=bytes_by_kind[Kind.ZERO],
         in_place=in_place,
         fetched_image=bytes_by_kind[Kind.DATA] + bytes_by_kind[Kind.PATCH],
-        full=sum(units.stored),
+        full=_full(plan, files),
         scratch=_journal_bound(len(table)),
         memory=_INTERPRETER + _COPIES * _columns(plan) + limits.buffer + _BATCHES * limits.batch,
-        seconds=(transfer / link.bandwidth + link.round_trip) if requests else 0.0,
+        seconds=seconds,
+        at_most=bool(files),
     )
+
+
+def _full(plan: Plan, files: set[int]) -> int:
+    """Stored bytes of the whole artifact; of chunk files the most that they can be, each different one once."""
+    recipe = plan.recipe
+    if not files:
+        return sum(recipe.units.stored)
+    units, table, different, total = recipe.units, recipe.table, set[bytes](), 0
+    for row in range(len(table)):
+        number = table.first[row]
+        unit = table.unit[number]
+        if table.kind[number] == Kind.DATA and units.blob[unit] in files and table.digests[row] not in different:
+            different.add(table.digests[row])
+            total += most_stored(units.length[unit])
+    return total + sum(units.stored[unit] for unit in range(len(units)) if units.blob[unit] not in files)
 
 
 def with_dictionaries(plan: Plan, wanted: dict[int, list[int]]) -> dict[int, list[int]]:

@@ -82,6 +82,8 @@ class UnitDecoder:
     def _verified(self, row: int, data: memoryview) -> memoryview:
         table = self._recipe.table
         algorithm = table.digests.algorithm
+        if len(data) < table.length(row):
+            raise DigestError(f"the {table.length(row)} image bytes at {table.bounds[row]} are only {len(data)}")
         if algorithm is not None and not hmac.compare_digest(algorithm.of(data), table.digests[row]):
             raise DigestError(f"the {len(data)} image bytes at {table.bounds[row]} differ from their signed digest")
         return data

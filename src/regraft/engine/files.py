@@ -275,6 +275,33 @@ class FileLock:
             self._descriptor = -1
 
 
+class FileFolders:
+    """The folders of a folder, each a `Directory` while it is open."""
+
+    def __init__(self, path: str) -> None:
+        """Makes the folder if there is none. Raises MediumError."""
+        self.path = path
+        FileDirectory(path).close()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[FileDirectory]:
+        """The folder of this name, made if there is none. Raises MediumError."""
+        directory = FileDirectory(f"{self.path}/{name}")
+        try:
+            yield directory
+        finally:
+            directory.close()
+
+    def sync(self) -> None:
+        """Return when the names of the folders are durable, and that of this one."""
+        for path in (self.path, os.path.dirname(os.path.realpath(self.path))):
+            directory = FileDirectory(path)
+            try:
+                directory.sync_directory()
+            finally:
+                directory.close()
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[Medium]:
     """A new empty file that takes the place of `path`, durably and at once, when the block ends without an error."""

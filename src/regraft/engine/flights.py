@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from threading import Lock
@@ -19,6 +20,8 @@ from regraft.limits import DEFAULT, Limits
 from regraft.model import Recipe
 
 Flight = Future[Entry]
+
+_LET_GO = 1.0  # seconds that readers have to let go of a long unit, before the next one takes as much memory
 
 
 class Flights:
@@ -44,6 +47,7 @@ class Flights:
         self._pool = DaemonPool(max(limits.connections, 1), "regraft-view")
         self._behind = DaemonPool(1, "regraft-ahead")
         self._lock, self._long = Lock(), Lock()
+        self._last_long: Callable[[], Entry | None] = lambda: None
         self._flights: dict[int, Flight] = {}
         self.fetched = 0  #: stored bytes that were taken from blobs
 
@@ -57,6 +61,11 @@ class Flights:
     def cached(self, unit: int) -> Entry | None:
         return self._cache.get(unit)
 
+    def missing(self, units: Iterable[int]) -> list[int]:
+        """Those that are neither in the cache nor being fetched."""
+        with self._lock:
+            return [unit for unit in units if unit not in self._flights and self._cache.get(unit) is None]
+
     @contextmanager
     def alone(self, size: int) -> Iterator[None]:
         """Entered by one thread at a time if `size` bytes are too many to be in memory several times, and then with
@@ -66,7 +75,20 @@ class Flights:
             return
         with self._long:
             self._cache.make_room(size)
+            end = time.monotonic() + _LET_GO
+            while self._long_in_use() and time.monotonic() < end:
+                time.sleep(0.001)
             yield
+
+    def _long_in_use(self) -> bool:
+        """Whether readers still hold the long unit from before, which the cache has dropped."""
+        entry = self._last_long()
+        return entry is not None and not self._cache.holds(entry)
+
+    def made(self, entry: Entry) -> None:
+        """An entry was made within `alone`: the next long one is not begun before all have let go of it."""
+        if len(entry.data) > KEPT:
+            self._last_long = weakref.ref(entry)
 
     def want(self, units: Iterable[int], *, background: bool = False) -> dict[int, Flight]:
         """Have `units` fetched, neighbours together. Those that are in the cache are left out of the result.
@@ -178,6 +200,7 @@ class Flights:
 
     def _land(self, unit: int, flight: Flight, decoded: memoryview, retain: bool) -> None:
         entry = Entry(decoded)
+        self.made(entry)
         if retain:
             self._cache.put(unit, entry)
         self._forget(unit, flight)

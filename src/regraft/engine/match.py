@@ -42,9 +42,10 @@ def match(recipe: Recipe, seeds: Sequence[tuple[str, Index]]) -> Plan:
         if source >= 0 and chunks.length[number] == length:
             better.append(Op(Kind.COPY, source=source, at=chunks.at[number]))
         if own[0].kind is Kind.DATA:
-            if chunks.first[number] < 0:
+            first = chunks.first[number]
+            if first < 0:
                 chunks.first[number] = row
-            elif (earlier := rows.op(rows.first[chunks.first[number]])) != own[0]:
+            elif rows.length(first) == length and (earlier := rows.op(rows.first[first])) != own[0]:
                 better.append(earlier)
         table.add(length, digest, *better, *own)
     return Plan(recipe, table, names)

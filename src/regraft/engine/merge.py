@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way out `merge`: a plan executed over its own base, in place, while others read.
 
-What a power cut leaves is a state from which the same call goes on (docs/adr/0004). A direct batch changes nothing that
-it reads: it is written, synced, recorded, and after a cut done again. A window is computed, made durable in the journal
-with its digest, and only then written in place: after a cut it is written again from there. A record never promises
-what is not yet durable.
+What a power cut leaves is a state from which the same call goes on (docs/concepts/live-updates.md). A direct batch
+changes nothing that it reads: it is written, synced, recorded, and after a cut done again. A window is computed, made
+durable in the journal with its digest, and only then written in place: after a cut it is written again from there. A
+record never promises what is not yet durable.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Event, Lock
+from typing import TypeAlias
 
 from regraft.engine import order as ordering
 from regraft.engine.gate import Gate, Window
 from regraft.engine.medium import Medium
-from regraft.engine.merge_identity import base_identity, wrong_in_base
+from regraft.engine.merge_identity import base_identity, changed_since, wrong_in_base, wrong_in_target
 from regraft.engine.merge_journal import MergeJournal
-from regraft.engine.merge_rows import Patch, RowReader, xor
+from regraft.engine.merge_rows import RowReader
 from regraft.engine.merge_status import Place, Status, Where
 from regraft.engine.order import Schedule
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
 from regraft.engine.throttle import Throttle
-from regraft.engine.verify import check_rows, digest_of
 from regraft.errors import DigestError, RegraftError, StateError, VerificationError
 from regraft.formats.merge_state import Record, State
 from regraft.limits import DEFAULT, Limits
@@ -35,8 +36,9 @@ from regraft.model import Digest, Kind, Plan
 #: In the column of batches: the row stays where it is.
 _STAYS = 0xFFFF_FFFF
 
-#: Rows looked at before an interrupted merge goes on: is this the base that it was?
-_SAMPLES = 16
+
+#: Part of a batch: first row, number of rows, whether they are zeros, their bytes.
+Piece: TypeAlias = tuple[int, int, bool, memoryview]
 
 
 class Merge:
@@ -46,11 +48,14 @@ class Merge:
     journaled at once, for a merge that has not begun. base_digest: of the first `base_size` bytes of the base (default:
     all), if known; else each row that reads the base is compared with its digest before the first write, unless
     `identified` says that the caller has just done so. digest: of the whole target, from verified metadata; the
-    recipe's own if None. patch: what PATCH operations are.
+    recipe's own if None. unverified: do without what the plan does not tell, of the base and of the target.
 
     Interrupted at any point, a Merge of the same plan with the same journal goes on. `run` may be called again after
     an error, from any thread, but not twice at once; everything else may be called at any time.
     """
+
+    #: Bytes of a direct batch above which it is computed while the one before it is synced.
+    ahead = 1 << 20
 
     def __init__(
         self,
@@ -65,17 +70,17 @@ class Merge:
         base_size: int | None = None,
         digest: Digest | None = None,
         identified: bool = False,
-        patch: Patch = xor,
+        unverified: bool = False,
         throttle: Throttle | None = None,
         limits: Limits = DEFAULT,
         progress: Progress = QUIET,
     ) -> None:
         self.plan, self.base, self.journal = plan, base, journal
-        self._blobs, self._sources, self._patch = blobs, (base, *seeds), patch
+        self._blobs, self._sources = blobs, (base, *seeds)
         self._window, self._limits, self._progress = window, limits, progress
         self._base_digest, self._base_size = base_digest, base_size
         self._digest = digest or plan.recipe.digest
-        self._identified = identified
+        self._identified, self._unverified = identified or unverified, unverified
         self._throttle = throttle or Throttle()
         self._gate = Gate()
         self._stopping, self._running = Event(), Event()
@@ -86,6 +91,7 @@ class Merge:
         self._unsynced: Window | None = None  # of the last batch, if it was written and its end not recorded
         self._preparing = Lock()
         self._begun = False
+        self._computed_ahead: tuple[int, list[Piece]] = -1, []
         self._done = 0
         self._state, self._error = "ready", ""
 
@@ -141,7 +147,7 @@ class Merge:
     # -- steering -----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Let `run` finish its batch and return. From any thread or signal handler."""
+        """Let `run` finish its batch and return, until `go_on`. From any thread or signal handler."""
         self._stopping.set()
         self._running.set()
 
@@ -150,7 +156,8 @@ class Merge:
         self._running.clear()
 
     def go_on(self) -> None:
-        """End a pause."""
+        """Take back `pause` and `stop`."""
+        self._stopping.clear()
         self._running.set()
 
     # -- preparing ----------------------------------------------------------------------------------------------------
@@ -168,7 +175,7 @@ class Merge:
                     self._prepare()
 
     def _prepare(self) -> None:
-        if self._digest is None and not self.plan.recipe.verifiable():
+        if self._digest is None and not self._unverified and not self.plan.recipe.verifiable():
             raise VerificationError("nothing covers the bytes of this image", cure="give the image's digest")
         identity = ordering.identity(self.plan)
         base = base_identity(self._base_digest, self._base_size)
@@ -180,7 +187,10 @@ class Merge:
             )
         records = [record for record in records if record.plan == identity]
         if records and records[0].base != base:
-            raise StateError(f"{self.journal.medium.name} belongs to a merge onto another base")
+            raise StateError(
+                f"{self.journal.medium.name} belongs to a merge onto another base",
+                cure="give the same base and what was said of it then",
+            )
         if records and records[0].state is State.COMPLETE and not self._is_complete():
             records = []  # another image was put there since
         for record in records:
@@ -204,6 +214,9 @@ class Merge:
             schedule = ordering.order(self.plan, window=self._window, without=wrong, limits=self._limits)
         self._take(schedule, 0, None)
 
+    def _read_back(self) -> list[int]:
+        return wrong_in_target(self.plan, self.base, self._digest, limits=self._limits, progress=self._progress)
+
     def _is_complete(self) -> bool:
         try:
             return not self._read_back()
@@ -211,16 +224,24 @@ class Merge:
             return False
 
     def _reader(self, schedule: Schedule) -> RowReader:
-        return RowReader(self.plan, schedule.choice, self._sources, self._blobs, patch=self._patch, limits=self._limits)
+        return RowReader(self.plan, schedule.choice, self._sources, self._blobs, limits=self._limits)
 
     def _resume(self, record: Record) -> None:
         schedule = ordering.load(self.journal.go_on(record), self.plan, limits=self._limits)
         if record.batch > len(schedule):
             raise StateError(f"{self.journal.medium.name}: batch {record.batch} of {len(schedule)}")
-        self._look_at_what_is_done(schedule, record.batch)
+        row = changed_since(self.plan, schedule.rows[: schedule.starts[record.batch]], self.base)
+        if row is not None:
+            place = f"{self.base.name} at {self.plan.table.bounds[row]}"
+            raise StateError(
+                f"{place} is not what {self.journal.medium.name} says was merged",
+                cure="the journal is that of another device, or the base was written to: install the whole image",
+            )
         self._begun = True
         if record.state is State.COMPLETE:
             self._state = "complete"
+        elif record.status:
+            self._state, self._error = "failed", record.words
         journaled = record.state is State.JOURNALED
         self._take(
             schedule, record.batch, self._window_of(schedule, record.batch, record.window_at) if journaled else None
@@ -250,25 +271,6 @@ class Merge:
             start += self.plan.table.length(row)
         return window
 
-    def _look_at_what_is_done(self, schedule: Schedule, batches: int) -> None:
-        """A journal from elsewhere, or a base that was changed since, must not be gone on with."""
-        table = self.plan.table
-        algorithm = table.digests.algorithm
-        count = schedule.starts[batches]
-        if algorithm is None or not count:
-            return
-        for position in {count - 1 - count * sample // _SAMPLES for sample in range(_SAMPLES)}:
-            row = schedule.rows[position]
-            data = memoryview(bytearray(table.length(row)))
-            with suppress(RegraftError):
-                self.base.read_into(table.bounds[row], data)
-                if algorithm.of(data) == table.digests[row]:
-                    continue
-            raise StateError(
-                f"{self.base.name} at {table.bounds[row]} is not what {self.journal.medium.name} says was merged",
-                cure="the journal is that of another device, or the base was written to: install the whole image",
-            )
-
     # -- working ------------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
@@ -277,7 +279,6 @@ class Merge:
         Raises what stopped it: MediumError, SourceError, DigestError and so on; the cause is in `status`, and in the
         journal if that can be written. Call again to go on.
         """
-        self._stopping.clear()
         try:
             return self._run()
         except BaseException as error:
@@ -294,6 +295,7 @@ class Merge:
             if self._unsynced is not None:
                 self._gate.move(self._gate.position - 1, self._unsynced)
                 self._unsynced = None
+            self._computed_ahead = -1, []
             self._done = self._count_done()
 
     def _run(self) -> bool:
@@ -354,10 +356,28 @@ class Merge:
             else:
                 self.base.write(start, view)
             self._moved(first, count)
-        self.base.sync()
+        self._sync_and_look_ahead(batch + 1)
         self._unsynced = None
         self._gate.move(batch + 1)
         self.journal.record(batch=batch + 1, state=State.IDLE)
+
+    def _sync_and_look_ahead(self, following: int) -> None:
+        """Sync the base; while that lasts, compute the next batch if it is a direct one. What it reads is there to be
+        read until it is done itself."""
+        sizes = map(self.plan.table.length, self.schedule.batch(following)) if following < len(self.schedule) else ()
+        size = sum(sizes)
+        if not self.ahead < size <= self._limits.merge_batch or self.schedule.journaled[following]:
+            self.base.sync()
+            return
+        with ThreadPoolExecutor(1, "sync") as pool:
+            syncing = pool.submit(self.base.sync)
+            with suppress(RegraftError):  # it is met again when the batch is begun
+                pieces = [
+                    (first, count, zeros, memoryview(bytes(view)))
+                    for first, count, zeros, view in self._compute(following)
+                ]
+                self._computed_ahead = following, pieces
+            syncing.result()
 
     def _journaled(self, batch: int) -> None:
         """Everything is read and durable in the journal before anything is written in place."""
@@ -374,7 +394,7 @@ class Merge:
         """The window's rows, durable in the journal: (length, digest)."""
         place = start = self.journal.window_at(window)
         hasher = hashlib.sha256()
-        for first, count, _, view in self._computed(batch, zeros_too=True):
+        for first, count, _, view in self._compute(batch, zeros_too=True):
             self.journal.medium.write(place, view)
             hasher.update(view)
             place += len(view)
@@ -404,9 +424,14 @@ class Merge:
             self._unsynced = None
             self.journal.record(batch=self._gate.position, state=State.IDLE)
 
-    def _computed(self, batch: int, *, zeros_too: bool = False) -> Iterator[tuple[int, int, bool, memoryview]]:
-        """(first row, number of rows, whether they are zeros, their bytes): runs of a batch, verified. Zeros have no
-        bytes unless they are asked for."""
+    def _computed(self, batch: int) -> Iterable[Piece]:
+        """The pieces of a direct batch, computed already or now."""
+        known, pieces = self._computed_ahead
+        self._computed_ahead = -1, []
+        return pieces if known == batch else self._compute(batch)
+
+    def _compute(self, batch: int, *, zeros_too: bool = False) -> Iterator[Piece]:
+        """Runs of a batch, verified. Zeros have no bytes unless they are asked for. A piece is gone with the next."""
         table, rows = self.plan.table, self.rows
         buffer = memoryview(bytearray(min(self._limits.batch, self.plan.size)))
         for first, count, zeros in ordering.runs(
@@ -452,23 +477,6 @@ class Merge:
             self.base.sync()
         self.journal.record(batch=len(self.schedule), state=State.COMPLETE)
         self._state = "complete"
-
-    def _read_back(self) -> list[int]:
-        self.base.forget()
-        self._progress.phase("verify", self.plan.size)
-        if self._digest is not None and digest_of(self.base, self.plan.size, self._digest, progress=self._progress):
-            return []
-        table = self.plan.table
-        everything = range(len(table))
-        if table.digests.algorithm is None:
-            if self._digest is None:
-                return []  # each unit was verified, and there is nothing else
-            raise DigestError(f"{self.base.name} after the merge differs from the digest of the image")
-        right = set(check_rows(self.base, table, everything, limits=self._limits, progress=self._progress))
-        wrong = [row for row in everything if row not in right]
-        if not wrong and self._digest is not None:
-            raise DigestError(f"every row in {self.base.name} is right, yet the image differs from its digest")
-        return wrong
 
     def _mend(self, row: int) -> None:
         """Write a row from stored bytes."""

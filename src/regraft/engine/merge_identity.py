@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this the base that the plan was made for? Asked before the first write."""
+"""Is this the base that the plan was made for, the one that the merge began with, and is it the target at last?"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
 
 from regraft.engine.medium import Medium
 from regraft.engine.merge_rows import RowReader
 from regraft.engine.order import elsewhere, reads_base
 from regraft.engine.progress import QUIET, Origin, Progress
-from regraft.engine.verify import batches, digest_of
-from regraft.errors import DigestError, SourceError, VerificationError
+from regraft.engine.verify import batches, check_rows, digest_of
+from regraft.errors import DigestError, RegraftError, SourceError, VerificationError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Digest, Plan
+
+#: Rows looked at before an interrupted merge goes on.
+_SAMPLES = 16
 
 
 def base_identity(digest: Digest | None, size: int | None) -> bytes:
@@ -68,4 +73,45 @@ def wrong_in_base(
             f" made from it, the first of them at {table.bounds[lost[0]]}",
             cure="nothing was written: give the base that the plan was made from",
         )
+    return wrong
+
+
+def changed_since(plan: Plan, done: Sequence[int], base: Medium) -> int | None:
+    """A row among some of `done` whose bytes are not in their place in the base; None if those that were looked at are.
+
+    A journal from elsewhere, or a base that was written to since, must not be gone on with.
+    """
+    table = plan.table
+    algorithm = table.digests.algorithm
+    if algorithm is None or not done:
+        return None
+    for position in {len(done) - 1 - len(done) * sample // _SAMPLES for sample in range(_SAMPLES)}:
+        row = done[position]
+        data = memoryview(bytearray(table.length(row)))
+        with suppress(RegraftError):
+            base.read_into(table.bounds[row], data)
+            if algorithm.of(data) == table.digests[row]:
+                continue
+        return row
+    return None
+
+
+def wrong_in_target(
+    plan: Plan, target: Medium, digest: Digest | None, *, limits: Limits = DEFAULT, progress: Progress = QUIET
+) -> list[int]:
+    """Read all of it back: the rows that are wrong. Raises DigestError if the whole is, and no row tells where."""
+    target.forget()
+    progress.phase("verify", plan.size)
+    if digest is not None and digest_of(target, plan.size, digest, progress=progress):
+        return []
+    table = plan.table
+    everything = range(len(table))
+    if table.digests.algorithm is None:
+        if digest is None:
+            return []  # each unit was verified, or it was to be done without
+        raise DigestError(f"{target.name} after the merge differs from the digest of the image")
+    right = set(check_rows(target, table, everything, limits=limits, progress=progress))
+    wrong = [row for row in everything if row not in right]
+    if not wrong and digest is not None:
+        raise DigestError(f"every row in {target.name} is right, yet the image differs from its digest")
     return wrong

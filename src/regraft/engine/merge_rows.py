@@ -4,27 +4,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from threading import Lock
 
 from regraft.engine.decode import UnitDecoder
 from regraft.engine.medium import Medium
 from regraft.engine.order import BASE, elsewhere, reads_base
+from regraft.engine.patch import by_plan
 from regraft.engine.ranges import RangeSource
 from regraft.engine.verify import wrong_rows
 from regraft.errors import DigestError, FormatError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Kind, Plan
-from regraft.model.buffers import Buffer
-
-#: What a PATCH row is: a function of as many base bytes as it has, and of as many decoded bytes.
-Patch = Callable[[Buffer, Buffer], bytes]
-
-
-def xor(base: Buffer, decoded: Buffer) -> bytes:
-    """The bytes of `base`, each exclusive-ored with that of `decoded`; both have the same length."""
-    return (int.from_bytes(base, "little") ^ int.from_bytes(decoded, "little")).to_bytes(len(base), "little")
 
 
 class RowReader:
@@ -41,10 +33,9 @@ class RowReader:
         sources: Sequence[Medium],
         blobs: Sequence[RangeSource],
         *,
-        patch: Patch = xor,
         limits: Limits = DEFAULT,
     ) -> None:
-        self._plan, self.choice, self._sources, self._patch = plan, choice, sources, patch
+        self._plan, self.choice, self._sources = plan, choice, sources
         self._units = _Units(plan, blobs, limits.buffer // 4, limits)
         self.replaced = 0  #: rows whose operation failed and another one did it
 
@@ -145,7 +136,7 @@ class RowReader:
             return
         within = table.within[number]
         decoded = self._units.get(table.unit[number])[within : within + len(view)]
-        view[:] = self._patch(view, decoded) if kind == Kind.PATCH else decoded
+        view[:] = by_plan(self._plan, number, view, decoded) if kind == Kind.PATCH else decoded
 
     def _replace(self, row: int, view: memoryview, error: RegraftError) -> None:
         table = self._plan.table

@@ -13,6 +13,7 @@ import hashlib
 from array import array
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from regraft import kernels
 from regraft.engine.match import match
@@ -29,6 +30,10 @@ BASE = 0
 _WORTH = 512 << 10
 
 _STAY, _WRITE, _READ = 0, 1, 2
+
+# Plain numbers: the loops over a million rows know no members of an enumeration.
+_COPY, _DATA = int(Kind.COPY), int(Kind.DATA)
+_BASE_KINDS = frozenset((_COPY, int(Kind.PATCH)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,33 +143,48 @@ def _columns(plan: Plan, without: Container[int]) -> tuple[bytearray, bytearray,
     count = len(table)
     role, choice = bytearray(count), bytearray(count)
     cost, at = array("I", [kernels.NEVER]) * count, array("Q", [0]) * count
-    first, kind, source, where, bounds = table.first, table.kind, table.source, table.at, table.bounds
-    for row in range(count):
-        chosen = first[row]
-        last = first[row + 1]
+    kind, source, where, unit, stored = table.kind, table.source, table.at, table.unit, units.stored
+    for row, (number, last), start in zip(range(count), pairwise(table.first), table.bounds, strict=False):
+        if kind[number] in _BASE_KINDS and source[number] == BASE and not (without and row in without):
+            place = where[number]
+            if place == start and kind[number] == _COPY:
+                at[row] = place
+                continue  # it stays
+            chosen = _in_place(table, number + 1, last, start) if last > number + 1 else 0
+            if chosen:
+                choice[row], at[row] = chosen - number, start
+                continue
+            role[row], at[row] = _READ, place
+            for other in range(number + 1, last):
+                if kind[other] == _DATA:
+                    cost[row] = max(1, min(stored[unit[other]], kernels.NEVER - 1))
+                    break
+                if not reads_base(table, other):
+                    cost[row] = 1
+                    break
+            continue
+        chosen = number
         if without and row in without:
             others = elsewhere(plan, row)
-            if others:
-                chosen += others[0]
-        else:
-            for other in range(chosen, last):
-                if kind[other] == 1 and source[other] == BASE and where[other] == bounds[row]:
-                    chosen = other
-                    break
-        choice[row] = chosen - first[row]
+            chosen += others[0] if others else 0
+        elif last > number + 1:
+            chosen = _in_place(table, number + 1, last, start) or number
+        choice[row] = chosen - number
         if not reads_base(table, chosen):
             role[row] = _WRITE
             continue
         at[row] = where[chosen]
-        if kind[chosen] == 1 and where[chosen] == bounds[row]:
-            continue  # it stays
-        role[row] = _READ
-        for number in range(first[row], last):
-            if not reads_base(table, number):
-                stored = units.stored[table.unit[number]] if kind[number] == Kind.DATA else 1
-                cost[row] = max(1, min(stored, kernels.NEVER - 1))
-                break
+        if kind[chosen] == Kind.PATCH or at[row] != start:
+            role[row] = _READ
     return role, choice, cost, at
+
+
+def _in_place(table: OpTable, number: int, last: int, start: int) -> int:
+    """The operation from `number` on, if any, that finds the row at `start` in its place; else 0."""
+    for other in range(number, last):
+        if table.at[other] == start and table.kind[other] == _COPY and table.source[other] == BASE:
+            return other
+    return 0
 
 
 def check(plan: Plan, schedule: Schedule) -> None:
@@ -173,15 +193,18 @@ def check(plan: Plan, schedule: Schedule) -> None:
     if len(schedule.choice) != count:
         raise StateError(f"a schedule of {len(schedule.choice)} rows for a plan of {count}")
     role, at = bytearray(count), array("Q", [0]) * count
-    for row, choice in enumerate(schedule.choice):
-        number = table.first[row] + choice
-        if number >= table.first[row + 1]:
+    kind, source, where = table.kind, table.source, table.at
+    columns = zip(range(count), schedule.choice, pairwise(table.first), table.bounds, strict=False)
+    for row, choice, (number, last), start in columns:
+        number += choice
+        if number >= last:
             raise StateError(f"the schedule wants operation {choice} of row {row}, which has fewer")
-        if not reads_base(table, number):
+        if kind[number] not in _BASE_KINDS or source[number] != BASE:
             role[row] = _WRITE
             continue
-        at[row] = table.at[number]
-        if table.kind[number] == Kind.PATCH or at[row] != table.bounds[row]:
+        place = where[number]
+        at[row] = place
+        if place != start or kind[number] != _COPY:
             role[row] = _READ
     batches = kernels.Batches(schedule.rows, schedule.starts, schedule.journaled)
     try:
@@ -245,11 +268,8 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         else:
             direct += size
     converted = converted_bytes = 0
-    wanted: set[int] = set()
     for row in schedule.rows:
         number = table.first[row] + schedule.choice[row]
-        if table.kind[number] in (Kind.DATA, Kind.PATCH):
-            wanted.add(table.unit[number])
         if schedule.choice[row] and reads_base(table, table.first[row]) and not reads_base(table, number):
             converted, converted_bytes = converted + 1, converted_bytes + table.length(row)
     record = merge_state.Record(b"", b"", b"", len(schedule.build()), largest)
@@ -263,11 +283,23 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         journaled=journaled,
         converted=converted,
         converted_bytes=converted_bytes,
-        stored=sum(units.stored[unit] for unit in wanted),
+        stored=sum(units.stored[unit] for unit in stored_units(plan, schedule)),
         largest_window=largest,
         journal=record.journal_size,
         flushes=2 * (len(schedule) - windows) + 3 * windows + 2,
     )
+
+
+def stored_units(plan: Plan, schedule: Schedule, batch: int = 0) -> list[int]:
+    """The units that are decoded from `batch` on, with the dictionaries that they need; ascending."""
+    table, units, codecs = plan.table, plan.recipe.units, plan.recipe.codecs
+    wanted: set[int] = set()
+    for row in schedule.rows[schedule.starts[batch] :]:
+        number = table.first[row] + schedule.choice[row]
+        if table.kind[number] in (Kind.DATA, Kind.PATCH):
+            wanted.add(table.unit[number])
+    dictionaries = {codecs[units.codec[unit]].dictionary for unit in wanted}
+    return sorted(wanted.union(unit for unit in dictionaries if unit is not None))
 
 
 def runs(plan: Plan, rows: array[int], choice: bytes, maximum: int) -> Iterator[tuple[int, int, bool]]:

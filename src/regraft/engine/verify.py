@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from threading import Lock, local
+from threading import Condition, Lock, local
 
 from regraft import kernels
 from regraft.engine.medium import Medium
@@ -39,6 +39,25 @@ def batches(table: OpTable, rows: Sequence[int], maximum: int) -> Iterator[tuple
         first = last = row
     if first >= 0:
         yield first, last + 1 - first
+
+
+class Room:
+    """Bounds how many bytes are held at once, by whoever. One holding larger than all has it alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._held = size, 0
+        self._changed = Condition()
+
+    def enter(self, size: int) -> None:
+        """Hold `size` bytes, when there is room for them."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self._size)
+            self._held += size
+
+    def leave(self, size: int) -> None:
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
 
 
 class Buffers(local):

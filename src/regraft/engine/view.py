@@ -19,22 +19,14 @@ from regraft.engine.cache import Cache, Entry
 from regraft.engine.flights import Flight, Flights
 from regraft.engine.keep import Keep
 from regraft.engine.medium import Medium
+from regraft.engine.patch import by_plan
 from regraft.engine.ranges import RangeSource
 from regraft.errors import DigestError, FormatError, MediumError, MissingError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Kind, Plan
-from regraft.model.buffers import Buffer
 
 _ZEROS = memoryview(bytes(1 << 16))
 _STEP = 1 << 20
-
-#: Makes a row of operation `number` of the plan's table from the bytes of its base and its decoded unit.
-Patcher = Callable[[Plan, int, memoryview, memoryview], Buffer]
-
-
-def no_patches(plan: Plan, number: int, base: memoryview, decoded: memoryview) -> Buffer:
-    """The `Patcher` of plans that have no PATCH operations. Raises MissingError."""
-    raise MissingError("this plan has PATCH operations, which this view cannot execute")
 
 
 class Whence(Enum):
@@ -59,7 +51,7 @@ class View:
 
     seeds: a medium for each of `plan.seeds`. blobs: a source for each blob of the recipe; those in `local` are read in
     the reader's thread and are not subject to the deadline. keep: takes the rows that were obtained, and gives them
-    later. patch: executes PATCH operations. report: told, from any thread, of what went wrong without failing a read.
+    later. report: told, from any thread, of what went wrong without failing a read.
 
     Rows of a table without digests, and of units without, are as they come: who needs proof looks at
     `Recipe.verifiable`.
@@ -73,14 +65,13 @@ class View:
         *,
         local: Collection[int] = (),
         keep: Keep | None = None,
-        patch: Patcher = no_patches,
         report: Callable[[str], None] = lambda _: None,
         limits: Limits = DEFAULT,
     ) -> None:
         self.plan = plan
         self.size = plan.size
         self.limits = limits
-        self._table, self._seeds, self._patch, self._report = plan.table, seeds, patch, report
+        self._table, self._seeds, self._report = plan.table, seeds, report
         self._cache = Cache(limits.view_cache)
         self._flights = Flights(plan.recipe, blobs, self._cache, local=local, limits=limits)
         self._level = bytearray(len(plan.table))  # which of its operations a row is at
@@ -100,7 +91,8 @@ class View:
         return self._keep.finished if self._keep is not None else None
 
     def close(self) -> None:
-        """Fetch no more. Neither seeds nor blobs nor what was kept are closed."""
+        """Fetch and keep no more. Neither seeds nor blobs nor what was kept are closed."""
+        self._keeping = False
         self._flights.close()
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -192,30 +184,26 @@ class View:
         elif kind == Kind.COPY and self._table.length(row) > max(self.limits.view_cache, self.limits.chunk_size):
             self._copy_long(number, row, within, view)
         else:
-            data = self._obtain(number, row, waiting)
-            view[:] = data[within : within + len(view)]
+            entry, start = self._obtain(number, row, waiting)
+            view[:] = entry.data[start + within : start + within + len(view)]
 
-    def _obtain(self, number: int, row: int, waiting: _Waiting) -> memoryview:
-        """The whole row by operation `number`, verified. It is then in the cache, and kept."""
+    def _obtain(self, number: int, row: int, waiting: _Waiting) -> tuple[Entry, int]:
+        """The whole row by operation `number`, verified, and where it begins in the entry. It is then in the cache, and
+        kept. Its bytes are held on to by nothing but the entry: see `Flights.alone`."""
         table = self._table
         if table.kind[number] == Kind.DATA:
-            entry = waiting.take(table.unit[number])
-            within = table.within[number]
-            if row in entry.rows:
-                return entry.data[within : within + table.length(row)]
-            data = self._flights.decoder.row(row, within, entry.data)
-            entry.rows.add(row)
+            entry, within = waiting.take(table.unit[number]), table.within[number]
+            if row not in entry.rows:
+                self._flights.decoder.row(row, within, entry.data)
+                entry.rows.add(row)
         else:
-            found = self._cache.get(~row)
-            if found is not None:
-                return found.data
-            data = self._make(number, row, waiting)
-            self._cache.put(~row, Entry(data, row))
-        self._put(row, data)
-        return data
+            entry, within = self._cache.get(~row) or self._make(number, row, waiting), 0
+        if self._keep is not None:
+            self._put(row, entry.data[within : within + table.length(row)])
+        return entry, within
 
-    def _make(self, number: int, row: int, waiting: _Waiting) -> memoryview:
-        """The whole row by a COPY or PATCH operation, verified."""
+    def _make(self, number: int, row: int, waiting: _Waiting) -> Entry:
+        """The whole row by a COPY or PATCH operation, verified. It is then in the cache."""
         table = self._table
         decoded: memoryview | None = None
         if table.kind[number] == Kind.PATCH:
@@ -225,8 +213,11 @@ class View:
             base = memoryview(bytearray(length))
             self._read_seed(number, row, 0, base)
             if decoded is not None:
-                base = memoryview(self._patch(self.plan, number, base, decoded))
-            return self._flights.decoder.row(row, 0, base)
+                base = memoryview(by_plan(self.plan, number, base, decoded))
+            entry = Entry(self._flights.decoder.row(row, 0, base), row)
+            self._flights.made(entry)
+            self._cache.put(~row, entry)
+            return entry
 
     def _read_seed(self, number: int, row: int, within: int, view: memoryview) -> None:
         seed, at = self._seeds[self._table.source[number]], self._table.at[number] + within
@@ -311,7 +302,8 @@ class View:
             waiting.forget(self._table.unit[number])
 
     def fetch_ahead(self, offset: int, end: int) -> None:
-        """Begin to fetch what a read of these bytes would wait for."""
+        """Begin to fetch what a read of these bytes would wait for, once that is at least half of them: a reader that
+        moves on step by step is then preceded by few large requests."""
         bounds = self._table.bounds
         row = bisect_right(bounds, offset) - 1
         wanted: dict[int, None] = {}
@@ -320,8 +312,10 @@ class View:
             if unit is not None and not self._flights.is_local(unit):
                 wanted[unit] = None
             row += 1
-        if wanted:
-            self._flights.want(wanted)
+        missing = self._flights.missing(wanted)
+        lengths = self.plan.recipe.units.length
+        if missing and 2 * sum(lengths[unit] for unit in missing) >= end - offset:
+            self._flights.want(missing)
 
     # -- describing ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from threading import BoundedSemaphore, Event, Lock
 
 from regraft.engine.decode import UnitDecoder
@@ -19,7 +20,7 @@ from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import RangeSource
 from regraft.engine.sparse import write_sparse
-from regraft.engine.verify import KEPT, Buffers, batches, default_workers, wrong_rows
+from regraft.engine.verify import KEPT, Buffers, Room, batches, default_workers, wrong_rows
 from regraft.errors import DigestError, FormatError, RegraftError, SourceError, TransportError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, DigestColumn, Kind, Plan
@@ -213,20 +214,27 @@ class Writer:
     def _fetch(
         self, blob: RangeSource, here: list[int], wanted: dict[int, list[int]], pool: ThreadPoolExecutor
     ) -> None:
-        slots = BoundedSemaphore(4 * self._workers)  # what arrived and is not yet decoded stays bounded
+        slots = BoundedSemaphore(4 * self._workers)  # what arrived and is not yet decoded stays bounded: in number
+        room = Room(self._limits.buffer // 2)  # and in bytes
         futures: list[Future[None]] = []
         with closing(blob.fetch([self._decoder.range_of(unit) for unit in here])) as arriving:
             for position, stored in arriving:
                 unit = here[position]
                 self.fetched += len(stored)
                 slots.acquire()
+                room.enter(len(stored))
                 future = pool.submit(self._guarded, self._unit_alone, unit, stored, wanted[unit])
-                future.add_done_callback(lambda _: slots.release())
+                future.add_done_callback(partial(self._decoded, slots, room, len(stored)))
                 futures = [f for f in futures if not f.done()] + [future]
                 if self._stop.is_set():
                     break
         for future in futures:
             future.result()
+
+    @staticmethod
+    def _decoded(slots: BoundedSemaphore, room: Room, size: int, _: Future[None]) -> None:
+        slots.release()
+        room.leave(size)
 
     def _unit_alone(self, unit: int, stored: Buffer, rows: list[int]) -> None:
         with self._alone(self._plan.recipe.units.length[unit]):

@@ -175,7 +175,7 @@ def _dictionary(outer: Message, limits: Limits) -> _Parts:
         elif name == 3:
             parts.image_size = protobuf.number(outer, each, 64)
         elif name == 4:
-            parts.parameters = _parameters(protobuf.inner(outer, each, "chunker"))
+            parts.parameters = read_parameters(protobuf.inner(outer, each, "chunker"))
         elif name == 5:
             parts.compression = _compression(protobuf.inner(outer, each, "compression"))
         elif name == 6:
@@ -196,7 +196,8 @@ def _named(outer: Message, each: Field, names: tuple[str, ...], what: str) -> st
     return names[number]
 
 
-def _parameters(outer: Message) -> Parameters:
+def read_parameters(outer: Message) -> Parameters:
+    """A ChunkerParameters message, which ihop's descriptions have too. Raises FormatError, UnsupportedError."""
     chunker, values = BUZHASH, [0] * 6
     for each in protobuf.fields(outer):
         if each[0] == 6:

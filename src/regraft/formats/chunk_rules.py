@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The labels of the rules by which chunks are cut, as far as formats carry them. What they mean: `engine.chunkers`.
+"""The labels of the rules by which chunks are cut. A seed is cut by the rule that the artifact names.
 
-    NAME/NUMBER...[+align/BYTES][+layout/1]
+    zchunk/48/15/8192/131072                      zchunk's automatic chunker
+    bita-rollsum/WINDOW/BITS/MINIMUM/MAXIMUM      bita's over RollSum; bita-buzhash/... over BuzHash
+    fixed/SIZE                                    every so many bytes
+    RULE+align/BYTES+layout/1                     any of them with what moves its cuts, either or both
 
-A rule may be followed by what moves its cuts: `+align/BYTES` moves each to the next multiple of so many bytes;
-`+layout/1` cuts where the files of an image begin and end, too, and by the rule only in between.
+`+align/BYTES` moves each cut up to the next multiple of so many bytes. `+layout/1` cuts where files begin and end in
+the image of an ext2 to ext4, squashfs or erofs file system, and by the rule in each stretch between, as if it were a
+stream of its own; where stretches shorter than 4096 bytes lie side by side, the places between them do not count.
+
+A zchunk file has no field for a rule, and a bita archive one for bita's own. Any other is named under the key
+`regraft.chunker`: in the metadata of a bita archive, with the label as its value; in a zchunk file by the optional
+element 0x7267, which holds `regraft.chunker=` and the label. Stock tools pass over both; they read the artifact,
+and search seeds by their own rules. A label that is not understood is taken for none. `regraft convert` keeps cuts
+and label, and the other metadata between bita archives.
 """
 
 from __future__ import annotations

@@ -14,11 +14,20 @@ from regraft.errors import FormatError, LimitError, MissingError, UnsupportedErr
 from regraft.limits import DEFAULT, Limits
 from regraft.model.buffers import Buffer
 
-#: `deflate` is RFC 1951 without a header, `zlib` RFC 1950, `lz4` one block of LZ4 and not its frame format.
-NAMES = ("none", "zstd", "brotli", "xz", "deflate", "zlib", "bzip2", "lz4")
+#: `deflate` is RFC 1951 without a header, `zlib` RFC 1950, `gzip` RFC 1952, `lz4` one block of LZ4 and not its frame
+#: format; `cacnk` whatever casync's chunk files hold: zstd, xz or gzip, known by content, or the chunk itself.
+NAMES = ("none", "zstd", "brotli", "xz", "deflate", "zlib", "gzip", "bzip2", "lz4", "cacnk")
+
+_MAGICS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip"}
+_WINDOW_BITS = {"deflate": -15, "zlib": 15, "gzip": 31}  # as zlib's library tells their headers apart
 
 #: Bytes asked of a decoder at once; brotli's gives up to twice as many.
 _STEP = 1 << 18
+
+
+def most_stored(length: int) -> int:
+    """Bytes that no encoder of ours or theirs makes more of, from a unit of `length` bytes that does not shrink."""
+    return length + length // 256 + 512
 
 
 def brotli() -> ModuleType:
@@ -45,7 +54,8 @@ def lz4() -> ModuleType:
 class Decoder:
     """Decodes units of one codec, from any thread.
 
-    name: one of `NAMES`. dictionary: decoded bytes of the dictionary, if the units were made with one.
+    name: one of `NAMES`. "cacnk" is a chunk file of casync: zstd, xz or gzip, as its first bytes say, or as it is.
+    dictionary: decoded bytes of the dictionary, if the units were made with one.
     """
 
     def __init__(self, name: str, *, dictionary: bytes | None = None, limits: Limits = DEFAULT) -> None:
@@ -68,17 +78,31 @@ class Decoder:
         room: bytes to which the unit may decode, if the format does not tell how many they are; the first `length`
         count, and are returned.
         """
-        most = max(length, room)
-        if self._name == "none":
+        name, most = self._codec_of(stored), max(length, room)
+        try:
+            return self._decode(name, stored, length, most)
+        except FormatError:
+            if self._name != "cacnk" or len(stored) != length:
+                raise
+            return stored  # a plain chunk that begins as a compressed one does
+
+    def _codec_of(self, stored: Buffer) -> str:
+        if self._name != "cacnk":
+            return self._name
+        head = bytes(memoryview(stored)[:6])
+        return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), "none")
+
+    def _decode(self, name: str, stored: Buffer, length: int, most: int) -> Buffer:
+        if name == "none":
             if not length <= len(stored) <= most:
                 raise FormatError(f"a unit of {length} bytes is stored in {len(stored)}")
             return stored if len(stored) == length else memoryview(stored)[:length]
-        if self._name == "zstd":
+        if name == "zstd":
             return self._zstd(stored, length, most)
-        if self._name == "lz4":
+        if name == "lz4":
             return self._block(stored, length, most)
         data, end = bytearray(length), 0  # one buffer: a chunk of the greatest length must not be there twice
-        for piece in self._pieces(stored, most):
+        for piece in self._pieces(name, stored, most):
             kept = piece[: max(length - end, 0)]
             data[end : end + len(kept)] = kept
             end += len(piece)
@@ -88,17 +112,35 @@ class Decoder:
             raise FormatError(f"a unit of {length} bytes decodes to {end}")
         return data
 
-    def _pieces(self, stored: Buffer, most: int) -> Iterator[bytes]:
-        if self._name == "brotli":
-            return self._bounded_brotli(stored, most)
-        if self._name == "xz":
-            return self._xz(stored, most)
-        return self._bzip2(stored, most) if self._name == "bzip2" else self._zlib(stored, most)
+    def decode_all(self, stored: Buffer, most: int) -> bytes:
+        """The bytes of a unit that does not tell how many they are, at most `most`. Raises FormatError.
 
-    def _zlib(self, stored: Buffer, length: int) -> Iterator[bytes]:
+        For codecs whose streams have an end: not for lz4.
+        """
+        name = self._codec_of(stored)
+        if name == "none":
+            data = bytes(stored)
+        elif name == "zstd":
+            data = bytes(self._zstd(stored, 0, most, whole=True))
+        elif name == "lz4":
+            raise UnsupportedError("an lz4 block of unknown length")
+        else:
+            data = b"".join(self._pieces(name, stored, most))
+        if len(data) > most:
+            raise FormatError(f"a unit of at most {most} bytes decodes to more")
+        return data
+
+    def _pieces(self, name: str, stored: Buffer, most: int) -> Iterator[bytes]:
+        if name == "brotli":
+            return self._bounded_brotli(stored, most)
+        if name == "xz":
+            return self._xz(stored, most)
+        return self._bzip2(stored, most) if name == "bzip2" else self._zlib(name, stored, most)
+
+    def _zlib(self, name: str, stored: Buffer, length: int) -> Iterator[bytes]:
         import zlib
 
-        decoder = zlib.decompressobj(wbits=-15 if self._name == "deflate" else 15)
+        decoder = zlib.decompressobj(wbits=_WINDOW_BITS[name])
         fed, left = bytes(stored), length + 1
         try:
             while left > 0 and not decoder.eof:
@@ -108,9 +150,9 @@ class Decoder:
                 fed, left = decoder.unconsumed_tail, left - len(piece)
                 yield piece
         except zlib.error as error:
-            raise FormatError(f"{self._name}: {error}") from None
+            raise FormatError(f"{name}: {error}") from None
         if not decoder.eof or decoder.unused_data:
-            raise FormatError(f"{self._name}: the unit does not end with its stream")
+            raise FormatError(f"{name}: the unit does not end with its stream")
 
     def _bzip2(self, stored: Buffer, length: int) -> Iterator[bytes]:
         import bz2
@@ -173,7 +215,7 @@ class Decoder:
         if not decoder.is_finished():
             raise FormatError("brotli: the unit does not end with its stream")
 
-    def _zstd(self, stored: Buffer, length: int, most: int) -> Buffer:
+    def _zstd(self, stored: Buffer, length: int, most: int, *, whole: bool = False) -> Buffer:
         decompressor = getattr(self._local, "zstd", None)
         try:
             if decompressor is None:  # a context is not to be shared between threads
@@ -191,4 +233,4 @@ class Decoder:
             raise FormatError(f"zstd: {error}") from None
         if not length <= len(data) <= most:
             raise FormatError(f"a unit of {length} bytes decodes to {len(data)} or more")
-        return data if len(data) == length else memoryview(data)[:length]
+        return data if whole or len(data) == length else memoryview(data)[:length]

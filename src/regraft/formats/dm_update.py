@@ -40,6 +40,7 @@ CODECS = {"none": "none", "deflate": "deflate", "zlib-deflate": "zlib", "lz4": "
 
 _LAYOUT = struct.Struct("<8sBBHI16sQQQQ")
 _WHAT = "dm-update diff"
+_ENTRIES = 1 << 14  #: decoded at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +147,15 @@ def parse_directory(superblock: Superblock, stored: Buffer, *, file_size: int, l
             offset=min(at, file_size),
         )
     raw = Decoder(CODECS[superblock.compression], limits=limits).decode(stored, superblock.entries * ENTRY_SIZE)
-    words = array("I", bytes(raw))
-    if sys.byteorder == "big":
-        words.byteswap()
-    high = words[1::4]
-    blocks = array("Q", (low | (both & 0xFFFF) << 32 for low, both in zip(words[0::4], high, strict=True)))
-    chunks = array("Q", (low | both >> 16 << 32 for low, both in zip(words[2::4], high, strict=True)))
-    numbers = words[3::4]
-    del words, high
+    blocks, chunks, numbers = array("Q"), array("Q"), array("I")
+    for start in range(0, len(raw), _ENTRIES * ENTRY_SIZE):  # piece by piece, so that it is not there twice
+        words = array("I", bytes(raw[start : start + _ENTRIES * ENTRY_SIZE]))
+        if sys.byteorder == "big":
+            words.byteswap()
+        high = words[1::4]
+        blocks.extend(low | (both & 0xFFFF) << 32 for low, both in zip(words[0::4], high, strict=True))
+        chunks.extend(low | both >> 16 << 32 for low, both in zip(words[2::4], high, strict=True))
+        numbers.extend(words[3::4])
     _check_order(superblock, blocks, chunks, numbers)
     blocks.pop(), numbers.pop()
     end = chunks.pop()

@@ -20,7 +20,7 @@ import hashlib
 import struct
 import sys
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from regraft.errors import FormatError, LimitError, StateError
@@ -76,6 +76,12 @@ def build(description: Description) -> bytes:
         out += _text(key) + struct.pack("<I", len(value)) + value
     out += lengths.tobytes() + flags + description.digests.data
     return bytes(out) + hashlib.sha256(out).digest()
+
+
+def size_of(description: Description, algorithm: Algorithm) -> int:
+    """Bytes that the description takes once it has digests of this algorithm."""
+    bare = replace(description, digests=DigestColumn(None))
+    return len(build(bare)) + len(algorithm.label) + algorithm.size * len(description)
 
 
 def _text(text: str) -> bytes:

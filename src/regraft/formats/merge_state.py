@@ -6,13 +6,17 @@
     8192     the schedule
     then     window 0 and window 1, each at a multiple of 4096
 
-    record   magic 8 · sequence u64 · identity of the plan 32 · SHA-256 of the schedule 32 · identity of the base 32
-             · length of the schedule u64 · bytes of one window u64 · state u8 · window u8 · exit status u16
-             · next batch u32 · length in the window u64 · SHA-256 of it 32 · length of words u16 · words
-             · zeros · CRC-32 of what is before it, at 508
+A record:
 
-    schedule magic 8 · rows of the plan u32 · rows in order u32 · batches u32 · 0 u32 · bytes of a window u64
-             · row numbers in order u32 each · end of each batch u32 · kind of each batch u8 · operation of each row u8
+    magic 8 · sequence u64 · identity of the plan 32 · SHA-256 of the schedule 32 · identity of the base 32
+    length of the schedule u64 · bytes of one window u64 · state u8 · window u8 · exit status u16
+    next batch u32 · length in the window u64 · SHA-256 of it 32 · length of words u16 · words of the error
+    zeros · CRC-32 of what is before it, at 508
+
+The schedule:
+
+    magic 8 · rows of the plan u32 · rows in order u32 · batches u32 · 0 u32 · bytes of a window u64
+    row numbers in order u32 each · end of each batch u32 · kind of each batch u8 · operation of each row u8
 
 All little-endian. Records alternate: the valid one with the greater sequence holds. State 0: batch `next batch` is to
 be begun. State 1: it is a window that lies whole, row behind row, in `window`, and is being written from there. State

@@ -21,7 +21,7 @@ MAGIC = b"verity\0\0"
 SUPERBLOCK = Struct("<8sII16s32sIIQH6x256s168x")
 BLOCK = 4096
 ALGORITHMS = ("sha256", "sha512", "sha1")
-_SALT = 256
+SALT_SIZE = 256  #: bytes at most
 _READ = 1 << 20
 #: Fill the view from this offset of the image on.
 Read = Callable[[int, memoryview], None]
@@ -85,8 +85,8 @@ def parse_superblock(data: Buffer, *, limits: Limits = DEFAULT) -> Verity:
             f"verity superblock: blocks of {data_block} and {hash_block} bytes",
             cure=f"format with --data-block-size {BLOCK} --hash-block-size {BLOCK}",
         )
-    if salt_size > _SALT:
-        raise FormatError(f"verity superblock: a salt of {salt_size} bytes, {_SALT} have room", offset=80)
+    if salt_size > SALT_SIZE:
+        raise FormatError(f"verity superblock: a salt of {salt_size} bytes, {SALT_SIZE} have room", offset=80)
     if not 1 <= blocks <= limits.image_size // BLOCK:
         raise LimitError(f"verity superblock: {blocks} blocks of data")
     return Verity(b"", bytes(salt[:salt_size]), blocks, algorithm, uuid=uuid)
@@ -116,8 +116,8 @@ def build(
     Raises LimitError if the tree is above `limits.verity_tree`, FormatError for an empty image or a salt above 256
     bytes, and what `read` raises.
     """
-    if len(salt) > _SALT:
-        raise FormatError(f"a salt of {len(salt)} bytes, {_SALT} are possible")
+    if len(salt) > SALT_SIZE:
+        raise FormatError(f"a salt of {len(salt)} bytes, {SALT_SIZE} are possible")
     if size < 1:
         raise FormatError("an empty image has no hash tree")
     blocks = -(-size // BLOCK)

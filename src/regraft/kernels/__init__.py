@@ -34,7 +34,7 @@ def zck_index(data: Buffer, *, final: bool, algorithm: str, threads: int = 0) ->
     bytes of SHA-512), "sha512_256" (that of FIPS 180-4), "blake2b512", or "blake2b512_" and the number of bits kept.
     `threads` 0 means one for each core this process may use; the twin uses one.
 
-    Raises ValueError for another algorithm.
+    Raises ValueError for another algorithm; the twin MissingError for one that this Python was built without.
     """
     return _kernels.zck_index(_flat(data), final, algorithm, threads)
 
@@ -91,7 +91,7 @@ def casync_index(
     discriminator: int,
     *,
     final: bool,
-    algorithm: str,
+    algorithm: str | None,
     searched: int = 0,
     threads: int = 0,
 ) -> tuple[array[int], bytes]:

@@ -27,9 +27,7 @@ def cuts(data: memoryview, parameters: tuple[int, int, int], searched: int, fina
     lengths = array("I")
     start = 0
     while True:
-        first = start + max(minimum, WINDOW) - 1
-        if not start:
-            first = max(first, searched)
+        first = max(start + max(minimum, WINDOW) - 1, searched)
         last = start + max(maximum, WINDOW) - 1
         found = _ending(data, first, last, discriminator)
         if found < 0:

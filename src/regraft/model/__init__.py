@@ -8,10 +8,11 @@ A format module makes a `Recipe` (what a target consists of); matching it with t
 from regraft.model.digest import Algorithm, Digest, DigestColumn
 from regraft.model.index import Index
 from regraft.model.plan import Plan
-from regraft.model.recipe import Base, Blob, Codec, Recipe, Units
+from regraft.model.recipe import Addressing, Base, Blob, Codec, Recipe, Units
 from regraft.model.table import Kind, Op, OpTable
 
 __all__ = [
+    "Addressing",
     "Algorithm",
     "Base",
     "Blob",

@@ -164,7 +164,8 @@ class DigestColumn:
         return bytes(self.data[row * size : (row + 1) * size])
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self[row] for row in range(len(self)))
+        size, data = self.algorithm.size if self.algorithm else 1, self.data
+        return (bytes(data[at : at + size]) for at in range(0, len(data), size))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DigestColumn):

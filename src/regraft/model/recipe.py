@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from enum import Enum
 
 from regraft.model.digest import Algorithm, Digest, DigestColumn
 from regraft.model.table import Kind, OpTable
@@ -13,12 +14,25 @@ from regraft.model.table import Kind, OpTable
 SHORTEST_IDENTITY = 16
 
 
+class Addressing(Enum):
+    """What the positions in a blob count.
+
+    BYTES: those of one file. FILES: the chunk files of a store, by a numbering that the format defines. A unit then
+    starts at its number and is stored in 1 position; how many bytes that is, only the store knows. A RangeSource for
+    such a blob gives the whole chunk file for each range, which has the length 1.
+    """
+
+    BYTES = "bytes"
+    FILES = "files"
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Where stored bytes lie: `location` is a path or a URL, `size` in bytes if the format tells it."""
+    """Where stored bytes lie: `location` is a path or a URL, `size` in positions if the format tells it."""
 
     location: str
     size: int | None = None
+    addressing: Addressing = Addressing.BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +65,8 @@ class Units:
     def __init__(self, algorithm: Algorithm | None) -> None:
         self.blob = array("H")
         self.codec = array("B")
-        self.offset = array("Q")  #: of the stored bytes in the blob
-        self.stored = array("I")  #: stored length
+        self.offset = array("Q")  #: of the stored bytes in the blob: a position as its `Addressing` has it
+        self.stored = array("I")  #: stored length, in positions
         self.length = array("I")  #: decoded length
         self.digests = DigestColumn(algorithm)  #: of the stored bytes; absent if the format has none
 

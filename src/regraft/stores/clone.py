@@ -7,6 +7,7 @@ those packs as it would onto a slot. What is recorded in an index stays; a clone
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -21,14 +22,14 @@ from regraft.errors import DigestError, FormatError, MissingError, StateError, V
 from regraft.formats import image_description
 from regraft.formats.image_description import Description
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Recipe
+from regraft.model import Digest, DigestColumn, Recipe
 from regraft.stores import names
 from regraft.stores.arrivals import Arrivals
 from regraft.stores.fill import fill
-from regraft.stores.image import open_image
-from regraft.stores.packs import PackWriter
+from regraft.stores.image import chunks_of, open_image
+from regraft.stores.packs import PackWriter, locate
 from regraft.stores.store import Store
-from regraft.stores.survey import Survey, survey
+from regraft.stores.survey import OWN, Survey, survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class Outcome:
 
 
 def plan(store: Store, name: str, recipe: Recipe, seeds: Sequence[Seed] = (), *, replace: bool = False) -> Survey:
-    """What `clone` would do. Writes nothing; raises what it would raise before it writes."""
+    """What `clone` would do. Writes nothing; raises what it would raise before it writes, but SpaceError."""
+    task = _Task(store, name, _frame(recipe, "", {}), replace)
     with store.locked():
-        _, looked = _look(store, name, recipe, seeds, "", {}, replace)
-    return looked
+        task.existing()
+        return task.survey(recipe, seeds)
 
 
 def clone(
@@ -73,133 +75,150 @@ def clone(
     replace: `name` may be another image now. Raises SpaceError before anything is written; StateError, BusyError if
     `name` must not change; VerificationError; TransportError, DigestError, MediumError with all finished chunks kept.
     """
-    _check_covered(recipe)
+    if recipe.matchable is None and recipe.digest is None and recipe.units.digests.algorithm is None:
+        raise VerificationError("nothing covers the bytes of this image", cure="use an artifact that has digests")
+    task = _Task(store, name, _frame(recipe, source, metadata or {}), replace)
     with ExitStack() as held:
         with store.locked():
-            existing, looked = _look(store, name, recipe, seeds, source, metadata or {}, replace)
-            if existing is not None and existing.identity == identity_of(recipe) and not looked.wanted:
-                _drop_intent(store, name)
-                return Outcome(recipe.size, 0, looked.present, 0, 0, False, True)
+            present = task.present()
+            if present is not None:
+                task.drop_intent()
+                return Outcome(recipe.size, 0, present, 0, 0, False, True)
+            looked = task.survey(recipe, seeds)
             looked.check_space(store.directory)
-            resumed = _begin(store, name, recipe, looked, held)
+            resumed = task.begin(looked, held)
             writer = PackWriter(store.directory, looked.algorithm, len(looked.pack_sizes), limits=limits)
             held.callback(writer.close)
         arrivals = Arrivals(name, looked, writer)
-        fetched, replaced = fill(
-            looked, arrivals, writer, seeds, blobs, workers=workers, limits=limits, progress=progress
-        )
-        description = _describe(recipe, looked, arrivals, source, metadata or {})
+        fetched, again = fill(looked, arrivals, writer, seeds, blobs, workers=workers, limits=limits, progress=progress)
+        description = dataclasses.replace(task.frame, digests=arrivals.all_digests(), zero=arrivals.all_zeros())
         if recipe.matchable is None and recipe.digest is not None:
-            _check_image(store, name, description, recipe, progress)
+            _check_image(store, name, description, recipe.digest, progress)
         with store.locked():
-            _finish(store, name, existing, description, replace)
+            task.finish(description)
     written = sum(recipe.table.length(row) for row in looked.wanted if not arrivals.zeros[row])
-    return Outcome(recipe.size, written, looked.present, fetched, replaced, resumed, False)
+    return Outcome(recipe.size, written, looked.present, fetched, again, resumed, False)
 
 
-def _check_covered(recipe: Recipe) -> None:
-    if recipe.matchable is None and recipe.digest is None and recipe.units.digests.algorithm is None:
-        raise VerificationError("nothing covers the bytes of this image", cure="use an artifact that has digests")
-
-
-def _look(
-    store: Store,
-    name: str,
-    recipe: Recipe,
-    seeds: Sequence[Seed],
-    source: str,
-    metadata: dict[str, bytes],
-    replace: bool,
-) -> tuple[Description | None, Survey]:
-    identity = identity_of(recipe)
-    existing = _existing(store, name, replace)
-    if existing is not None and existing.identity != identity:
-        if not replace:
-            raise StateError(
-                f"{store.path}/{name} is another image already", cure="give another name, or --replace this one"
-            )
-        store.check_unpinned(name)
-        with store.claimed(name + names.IMAGE):
-            pass
-    known = None
-    if recipe.matchable is None:
-        known = next((found for found in _sound(store) if found.identity == identity), None)
-    looked = survey(store.directory, recipe, seeds, known=known, source=source, metadata=metadata, limits=store.limits)
-    return existing, looked
-
-
-def _existing(store: Store, name: str, replace: bool) -> Description | None:
-    try:
-        return store.description(name)
-    except MissingError:
-        return None
-    except (StateError, FormatError):
-        if not replace:
-            raise
-        store.check_unpinned(name)
-        return None
-
-
-def _sound(store: Store) -> list[Description]:
-    found = []
-    for name in store.images():
-        with suppress(StateError, FormatError):
-            found.append(store.description(name))
-    return found
-
-
-def _drop_intent(store: Store, name: str) -> None:
-    """An earlier clone of this image ended between its last two steps."""
-    if store.directory.exists(name + names.PARTIAL):
-        with store.claimed(name + names.PARTIAL):
-            store.directory.remove(name + names.PARTIAL)
-            store.directory.sync_directory()
-
-
-def _begin(store: Store, name: str, recipe: Recipe, looked: Survey, held: ExitStack) -> bool:
-    """Make the intent durable and hold it; returns whether it was there before."""
-    file, resumed = name + names.PARTIAL, False
-    if store.directory.exists(file):
-        held.enter_context(store.claimed(file))
-        with suppress(StateError, FormatError):
-            resumed = store.description(name, names.PARTIAL).identity == identity_of(recipe)
-    save(store.directory, file, looked.intent)
-    held.enter_context(store.claimed(file))
-    return resumed
-
-
-def _describe(
-    recipe: Recipe, looked: Survey, arrivals: Arrivals, source: str, metadata: dict[str, bytes]
-) -> Description:
-    digests, zero = arrivals.all_digests(), arrivals.all_zeros()
+def _frame(recipe: Recipe, source: str, metadata: dict[str, bytes]) -> Description:
+    """The description, but for the digests and which chunks are zeros."""
+    table = recipe.table
     return Description(
-        recipe.table.bounds, digests, zero, recipe.chunker, recipe.digest, source, identity_of(recipe), metadata
+        bounds=table.bounds,
+        digests=DigestColumn(None),
+        zero=bytearray(len(table)),
+        chunker=recipe.chunker,
+        digest=recipe.digest,
+        source=source,
+        identity=identity_of(recipe),
+        metadata=metadata,
     )
 
 
-def _check_image(store: Store, name: str, description: Description, recipe: Recipe, progress: Progress) -> None:
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The steps of a clone that change roots, or look at them. All are to be made under the store's lock."""
+
+    store: Store
+    name: str
+    frame: Description
+    replace: bool
+
+    def existing(self) -> Description | None:
+        """The image that has the name now. Raises StateError, BusyError if it is another one and has to stay."""
+        found = self._described()
+        if found is None or found.identity == self.frame.identity:
+            return found
+        if not self.replace:
+            raise StateError(
+                f"{self.store.path}/{self.name} is another image already",
+                cure="give another name, or --replace this one",
+            )
+        self.store.check_unpinned(self.name)
+        with self.store.claimed(self.name + names.IMAGE):
+            return found
+
+    def _described(self) -> Description | None:
+        try:
+            return self.store.description(self.name)
+        except MissingError:
+            return None
+        except (StateError, FormatError):
+            if not self.replace:
+                raise
+            self.store.check_unpinned(self.name)
+            return None
+
+    def present(self) -> int | None:
+        """The bytes of its chunks, if the image is there already and complete."""
+        found = self.existing()
+        if found is None or found.identity != self.frame.identity:
+            return None
+        lookup = chunks_of(found).lookup
+        located = locate(self.store.directory, lookup, self.store.limits)
+        located.close()
+        return None if located.missing() else sum(lookup.lengths)
+
+    def survey(self, recipe: Recipe, seeds: Sequence[Seed]) -> Survey:
+        """What the store lacks."""
+        known = self._twin() if recipe.matchable is None else None
+        return survey(
+            self.store.directory,
+            recipe,
+            seeds,
+            known=known,
+            description_size=image_description.size_of(self.frame, recipe.matchable or OWN),
+            limits=self.store.limits,
+        )
+
+    def _twin(self) -> Description | None:
+        """Any image that was cloned by the same recipe."""
+        for name in self.store.images():
+            with suppress(StateError, FormatError):
+                found = self.store.description(name)
+                if found.identity == self.frame.identity and found.bounds == self.frame.bounds:
+                    return found
+        return None
+
+    def drop_intent(self) -> None:
+        """An earlier clone of this image ended between its last two steps."""
+        file = self.name + names.PARTIAL
+        if self.store.directory.exists(file):
+            with self.store.claimed(file):
+                self.store.directory.remove(file)
+                self.store.directory.sync_directory()
+
+    def begin(self, looked: Survey, held: ExitStack) -> bool:
+        """Make the intent durable and hold it; returns whether there was one for the same image."""
+        file, resumed = self.name + names.PARTIAL, False
+        if self.store.directory.exists(file):
+            held.enter_context(self.store.claimed(file))
+            with suppress(StateError, FormatError):
+                resumed = self.store.description(self.name, names.PARTIAL).identity == self.frame.identity
+        digests = looked.digests if looked.digests is not None else DigestColumn(None)
+        intent = dataclasses.replace(self.frame, digests=digests, zero=looked.zero)
+        save(self.store.directory, file, image_description.build(intent))
+        held.enter_context(self.store.claimed(file))
+        return resumed
+
+    def finish(self, description: Description) -> None:
+        """The last step: the description appears, the intent goes."""
+        now = self.existing()
+        if now is None or now.identity != description.identity:
+            file = self.name + names.IMAGE
+            with self.store.claimed(file):
+                save(self.store.directory, file, image_description.build(description))
+        self.store.directory.remove(self.name + names.PARTIAL)
+        self.store.directory.sync_directory()
+
+
+def _check_image(store: Store, name: str, description: Description, digest: Digest, progress: Progress) -> None:
     """Short digests of chunks prove nothing: the whole has to be right."""
-    assert recipe.digest is not None  # noqa: S101 - the caller has looked
     with store.locked(shared=True):
         image = open_image(store.directory, name, description, store.limits)
     try:
         progress.phase("verify", image.size)
-        if not digest_of(image.medium, image.size, recipe.digest, progress=progress):
+        if not digest_of(image.medium, image.size, digest, progress=progress):
             raise DigestError(f"{name}: the image differs from the digest that its artifact gives")
     finally:
         image.close()
-
-
-def _finish(store: Store, name: str, existing: Description | None, description: Description, replace: bool) -> None:
-    """The last step: the description appears, the intent goes."""
-    file = name + names.IMAGE
-    now = _existing(store, name, replace)
-    if now is None or now.identity != description.identity:
-        if now is not None and (not replace or existing is None):
-            raise StateError(f"{store.path}/{name} has become another image meanwhile")
-        if now is not None:
-            store.check_unpinned(name)
-        with store.claimed(file):
-            save(store.directory, file, image_description.build(description))
-    store.directory.remove(name + names.PARTIAL)
-    store.directory.sync_directory()

@@ -56,6 +56,7 @@ class _Use:
     size: int
     rows: list[int]
     live: int
+    untidy: bool  #: whether pack and index do not end together
 
 
 def collect(store: Store, *, dry_run: bool = False, limits: Limits = DEFAULT, progress: Progress = QUIET) -> Report:
@@ -100,13 +101,12 @@ def _mark(store: Store, limits: Limits) -> list[_Use]:
         pack.medium.close()
         if being_written(store.directory, pack.number):
             continue
-        use = _Use(pack.number, pack.index.algorithm, size, [], 0)
+        use = _Use(pack.number, pack.index.algorithm, size, [], 0, pack.lost > 0 or size != pack.index.pack_size)
         uses.append(use)
         if use.algorithm not in needed:
             continue
         lookup, marks = needed[use.algorithm], seen[use.algorithm]
-        for row in range(len(pack.index)):
-            digest, length, _ = pack.record(row)
+        for row, (digest, length) in enumerate(zip(pack.index.digests, pack.index.lengths, strict=True)):
             chunk = lookup.find(digest, length)
             if chunk >= 0 and not marks[chunk]:
                 marks[chunk] = 1
@@ -123,9 +123,9 @@ def _sweep(store: Store, uses: list[_Use], report: Report, dry_run: bool, limits
             report.freed += use.size
             if not dry_run:
                 drop_pack(directory, use.number)
-        elif not dry_run:
+        elif use.untidy and not dry_run:
             report.freed += _trim(store, use.number, limits)
-    for file in _debris(store, limits):
+    for file in _debris(store, {use.number for use in uses}, limits):
         report.debris.append(file)
         if not dry_run:
             directory.remove(file)
@@ -151,15 +151,15 @@ def _trim(store: Store, number: int, limits: Limits) -> int:
         pack.medium.close()
 
 
-def _debris(store: Store, limits: Limits) -> list[str]:
-    """Files that a crash left and that mean nothing. To be read under the lock."""
+def _debris(store: Store, sound: set[int], limits: Limits) -> list[str]:
+    """Files that a crash left and that mean nothing. To be read under the lock. sound: packs that are none."""
     there = store.directory.names()
     found = [name for name in there if name.endswith(names.NEW)]
     images = {*names.with_suffix(there, names.IMAGE), *names.with_suffix(there, names.PARTIAL)}
     found += [name + names.PIN for name in names.with_suffix(there, names.PIN) if name not in images]
     indexes, packs = set(names.numbers(there, names.INDEX)), set(names.numbers(there, names.PACK))
     found += [names.pack(number) for number in sorted(packs - indexes)]
-    for number in sorted(indexes):
+    for number in sorted(indexes - sound):
         if being_written(store.directory, number):
             continue
         try:

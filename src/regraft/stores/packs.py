@@ -106,11 +106,11 @@ def locate(directory: Directory, wanted: Lookup, limits: Limits = DEFAULT) -> Fo
     for pack in sound_packs(directory, limits):
         position, used = len(found.packs), False
         if pack.index.algorithm == algorithm:
-            for row in range(len(pack.index)):
-                digest, length, offset = pack.record(row)
+            index = pack.index
+            for digest, length, block in zip(index.digests, index.lengths, index.blocks, strict=True):
                 chunk = wanted.find(digest, length)
                 if chunk >= 0 and found.places.pack[chunk] < 0:
-                    found.places.pack[chunk], found.places.offset[chunk] = position, offset
+                    found.places.pack[chunk], found.places.offset[chunk] = position, BLOCK * block
                     left, used = left - 1, True
         if used:
             found.packs.append(pack.medium)

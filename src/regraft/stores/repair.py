@@ -69,7 +69,7 @@ def repair(
             missing = _missing(store, description)
             if not len(missing):
                 return Outcome(0, 0, 0)
-            same = description.identity == identity_of(recipe)
+            same = description.identity == identity_of(recipe) and description.bounds == recipe.table.bounds
             if recipe.matchable != missing.algorithm and not (same and recipe.matchable is None):
                 raise StateError(
                     f"{store.path}/{name} knows its chunks by {missing.algorithm.label}, the source does not",

@@ -127,7 +127,9 @@ class Store:
         except StateError as error:
             raise StateError(
                 f"{self.path}/{name}{suffix}: {error}",
-                cure=f"clone it again with --replace, or remove it: regraft store rm {self.path} {name}",
+                cure=f"clone it again with --replace, or remove it: regraft store rm {self.path} {name}"
+                if suffix == names.IMAGE
+                else f"clone it again, or remove it: regraft store rm {self.path} {name}",
             ) from None
 
     def roots(self) -> Iterator[tuple[str, Description]]:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from regraft.engine.match import match
 from regraft.engine.medium import Directory
 from regraft.engine.seeds import Seed
-from regraft.engine.state import identity_of
 from regraft.errors import SpaceError
-from regraft.formats import image_description, pack_index
+from regraft.formats import pack_index
 from regraft.formats.image_description import Description
 from regraft.formats.pack_index import BLOCK, blocks_of
 from regraft.limits import DEFAULT, Limits
@@ -39,7 +38,6 @@ class Survey:
     pack_sizes: list[int]
     present: int  #: different bytes of the image that the store has
     missing: int  #: ... and those that it lacks
-    intent: bytes  #: what `.partial` is to hold
     disk: int  #: bytes of disk that it takes, at most
     free: int  #: bytes of disk that are free
 
@@ -72,14 +70,13 @@ def survey(
     *,
     known: Description | None = None,
     only: Lookup | None = None,
-    source: str = "",
-    metadata: dict[str, bytes] | None = None,
+    description_size: int = 0,
     limits: Limits = DEFAULT,
 ) -> Survey:
     """Look at what the store has of `recipe`. To be called under the store's lock.
 
     known: the description of an image that was cloned by the same recipe; it tells the digests if that does not.
-    only: nothing but these chunks is wanted.
+    only: nothing but these chunks is wanted. description_size: bytes of the description that is going to be written.
     """
     plan = match(recipe, [(seed.medium.name, seed.index) for seed in seeds])
     table, rows = plan.table, len(plan.table)
@@ -97,21 +94,7 @@ def survey(
         present = 0
     lengths = [table.length(row) for row in wanted]
     places, sizes = lay_out(lengths, limits)
-    digest = recipe.digest
-    content = image_description.build(
-        Description(
-            table.bounds,
-            digests if digests is not None else DigestColumn(None),
-            zero,
-            recipe.chunker,
-            digest,
-            source,
-            identity_of(recipe),
-            metadata or {},
-        )
-    )
-    known_size = 0 if digests is not None else OWN.size * rows
-    disk = 2 * _blocks(len(content) + known_size) + _disk(lengths, digests.algorithm if digests else OWN, len(sizes))
+    disk = _disk(lengths, digests.algorithm if digests else OWN, len(sizes))
     return Survey(
         plan=plan,
         digests=digests,
@@ -122,8 +105,7 @@ def survey(
         pack_sizes=sizes,
         present=present,
         missing=sum(lengths),
-        intent=content,
-        disk=disk if wanted else 2 * _blocks(len(content)),
+        disk=disk + 2 * BLOCK * blocks_of(description_size),  # the intent, and then the description beside it
         free=directory.free_space(),
     )
 
@@ -168,7 +150,3 @@ def _disk(lengths: Sequence[int], algorithm: Algorithm | None, packs: int) -> in
     record = len(pack_index.build_group(0, [0], [0], bytes(algorithm.size)))
     header = len(pack_index.build_header(0, algorithm))
     return sum(BLOCK * blocks_of(length) for length in lengths) + packs * (header + BLOCK) + record * len(lengths)
-
-
-def _blocks(size: int) -> int:
-    return BLOCK * blocks_of(size)

@@ -66,6 +66,8 @@ def verify(
                     images.append(image)
                 else:
                     image.close()
+        for name in store.partials():
+            _intent(store, name, report)
     for image in images:
         try:
             _whole(image, report, progress)
@@ -84,6 +86,14 @@ def _open(store: Store, name: str, report: Report, limits: Limits) -> StoredImag
     if image.missing:
         report.damage[name] = f"{image.missing} of {len(image.chunks.lookup)} chunks are missing"
     return image
+
+
+def _intent(store: Store, name: str, report: Report) -> None:
+    """An intent keeps chunks alive: one that cannot be read keeps `gc` from its work."""
+    try:
+        store.description(name, names.PARTIAL)
+    except (StateError, FormatError, LimitError) as error:
+        report.damage.setdefault(name, str(error))
 
 
 def _whole(image: StoredImage, report: Report, progress: Progress) -> None:

@@ -170,7 +170,7 @@ def make_manager(policy: Policy, limits: Limits, proxy: str | None) -> urllib3.P
     """A pool of connections for `policy`, through `proxy` if given. Verifies certificates, always."""
     settings: dict[str, Any] = {
         "num_pools": 8,
-        "maxsize": limits.connections,
+        "maxsize": max(limits.connections, limits.chunk_connections),
         "retries": False,
         "timeout": urllib3.Timeout(connect=limits.connect_timeout, read=limits.idle_timeout),
         "cert_reqs": "CERT_REQUIRED",

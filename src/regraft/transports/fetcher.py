@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 import time
@@ -90,18 +91,29 @@ class Fetcher:
 
         return UrlSource(self, self.policy.admit(url), size)
 
-    def get(self, url: str, maximum: int) -> bytes:
+    def get(
+        self,
+        url: str,
+        maximum: int,
+        *,
+        begin: Callable[[Transfer], None] = lambda _: None,
+        count: Callable[[int], None] = lambda _: None,
+    ) -> bytes:
         """The whole file behind `url`, of at most `maximum` bytes.
 
-        Raises LimitError above that, TransportError and its kinds when it cannot be had.
+        begin: told of the transfer of each try before it is made, so that it can be ended; may raise. count: told of
+        the body's bytes as they arrive. Raises LimitError above `maximum`, TransportError and its kinds when the file
+        cannot be had.
         """
         from regraft.transports.connections import Interrupted, Transfer
 
         origin = self.policy.admit(url)
         failures = 0
         while True:
+            transfer = Transfer()
+            begin(transfer)
             try:
-                with self.exchange(origin, origin, {}, Transfer(), lambda _: None) as response:
+                with self.exchange(origin, origin, {}, transfer, count) as response:
                     if response.status != 200:
                         raise self.refusal(response)
                     return self._whole(response, maximum)
@@ -112,19 +124,19 @@ class Fetcher:
                 self.timing.sleep(backoff(failures, self.timing.chance(), stop.wait, self.limits.retry_wait))
 
     def _whole(self, response: Response, maximum: int) -> bytes:
-        content = bytearray()
+        content = io.BytesIO()
         length = 0 if response.encoding else response.length or 0
         if length <= maximum:  # else refused before a byte of it is read
             for piece in response.plain():
-                content += piece
-                if len(content) > maximum:
+                content.write(piece)
+                if content.tell() > maximum:
                     break
-        if length > maximum or len(content) > maximum:
+        if length > maximum or content.tell() > maximum:
             raise LimitError(
                 f"{response.location.url} has more than {maximum} bytes",
                 cure="check the URL: this does not look like the file that is wanted",
             )
-        return bytes(content)
+        return content.getvalue()  # without a copy in CPython
 
     # for UrlSource
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads that wait for a peer: nothing waits behind them, they are answered in any order, and nothing of them is lost."""
+"""Reads that wait for a peer: nothing waits behind them, any order will do for their answers, and none is lost."""
 
 from __future__ import annotations
 

@@ -14,7 +14,14 @@ from regraft.build.description import Artifact, DeltaRequest, describe_delta
 from regraft.build.findings import BundleFacts, Finding, MemberFacts
 from regraft.build.lint import lint, read_facts
 from regraft.build.lint_delta import check_header
-from regraft.formats.zchunk import FLAG_UNCOMPRESSED_SOURCE, Header, build_header
+from regraft.formats.zchunk import (
+    CHUNKER,
+    FLAG_OPTIONAL_ELEMENTS,
+    FLAG_UNCOMPRESSED_SOURCE,
+    Header,
+    build_header,
+    rule_elements,
+)
 from regraft.model import Algorithm, DigestColumn
 
 HEAD = 'version = "1.0"; hardware-compatibility = ["1.0"];'
@@ -29,22 +36,25 @@ def header(
     compression: str = "zstd",
     dictionary: int = 0,
     detached: bool = False,
+    rule: str = CHUNKER,
 ) -> bytes:
     """The header of a .zck with one chunk of 100 bytes, stored in 40."""
     empty = bytes(chunk.size)
     first = chunk.of(b"dictionary") if dictionary else empty
+    elements = rule_elements(rule)
     digests = [chunk.of(b"") if dictionary else empty, chunk.of(b"chunk")]
     return build_header(
         Header(
             algorithm=Algorithm.SHA256,
             chunk_algorithm=chunk,
-            flags=flags,
+            flags=flags | (FLAG_OPTIONAL_ELEMENTS if elements else 0),
             compression=compression,
             data_digest=bytes(32),
             stored_digests=DigestColumn(chunk, first + chunk.of(b"stored")),
             digests=DigestColumn(chunk, b"".join(digests) if flags else b""),
             stored=array("Q", [dictionary, 100 if compression == "none" else 40]),
             lengths=array("Q", [dictionary, 100]),
+            elements=elements,
         ),
         detached=detached,
     )
@@ -295,6 +305,7 @@ def test_faults_of_delta_attributes(attributes: str, rule: str, generations: int
         (header(chunk=Algorithm.SHA512_128), "delta.chunk-digest", "error"),
         (header(compression="none"), "delta.compression", "error"),
         (header(dictionary=10), "delta.dictionary", "error"),
+        (header(rule=f"{CHUNKER}+layout/1"), "delta.cuts", "warning"),
     ],
 )
 def test_kinds_of_zck_that_devices_cannot_use(content: bytes, rule: str, severity: str) -> None:

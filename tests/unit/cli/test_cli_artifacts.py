@@ -79,6 +79,7 @@ def test_pack_with_every_option(folder: Path, pair: Pair, capsys: Captured) -> N
         "image_size": len(pair.new),
         "size": len(content),
         "header_size": header.size,
+        "chunker": zchunk.CHUNKER,
         "chunks": len(header) - 1,
         "header_digest": f"sha1:{header.digest.hex()}",
     }

@@ -27,6 +27,10 @@ LABELS = (
     "bita-buzhash/16/10/100/100000",
     "bita-rollsum/64/15/16384/16777216",
     "bita-buzhash/64/3/0/9",
+    "casync/1/48/60",
+    "casync/512/1024/9000",
+    "casync/16384/65536/262144",
+    "casync/300/300/300",
 )
 
 
@@ -78,14 +82,17 @@ def test_a_label_is_a_rule_of_the_kernels() -> None:
     "label",
     ["", "zchunk", "fixed", "fixed/0", "fixed/-1", "fixed/1/2", "fixed/" + "9" * 50, "bita-rollsum/64/15/16384",
      "bita-rollsum/64/0/1/2", "bita-rollsum/64/33/1/2", "bita-rollsum/5000/15/1/2", "bita-buzhash/0/15/1/2",
-     "bita-buzhash/16/15/1/0", "bita-adler/64/15/1/2", "fixed/٣"],
+     "bita-buzhash/16/15/1/0", "bita-adler/64/15/1/2", "fixed/٣", "casync/1/2", "casync/0/1/2", "casync/3/2/9",
+     "casync/1/9/8", "casync/1/1/134217729"],
 )  # fmt: skip
 def test_another_rule_is_refused(label: str) -> None:
     with pytest.raises(UnsupportedError, match="rule"):
         named(label)
 
 
-@pytest.mark.parametrize("label", ["fixed/16777217", "bita-rollsum/64/15/1/16777217", "bita-buzhash/16/15/16777217/9"])
+@pytest.mark.parametrize(
+    "label", ["fixed/16777217", "bita-rollsum/64/15/1/16777217", "bita-buzhash/16/15/16777217/9", "casync/1/9/16777217"]
+)
 def test_chunks_have_a_bound(label: str) -> None:
     with pytest.raises(LimitError, match="chunk_size"):
         named(label)

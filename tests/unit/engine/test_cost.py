@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import casync_stores
 import pytest
 from images import CountingSource, Pair, pack, seed_of, small_recipe
 
@@ -15,6 +17,7 @@ from regraft.engine.match import match
 from regraft.engine.progress import Origin
 from regraft.engine.ranges import Link
 from regraft.limits import DEFAULT
+from regraft.model import Algorithm
 from regraft.testing.memory import MemoryMedium
 
 LINK = Link(bandwidth=1e6, round_trip=0.1)
@@ -62,6 +65,24 @@ def test_requests_grow_as_their_ranges_shrink(pair: Pair) -> None:
     assert single.requests > many.requests >= 1
     assert single.fetch == many.fetch
     assert many.transfer >= many.fetch
+
+
+def test_chunk_files_of_unknown_size_cost_at_most_so_much(pair: Pair, tmp_path: Path) -> None:
+    made = casync_stores.pack(pair.new, tmp_path / "store", casync_stores.Options(compression="none"))
+    seed = seed_of(pair.old, Algorithm.SHA512_256, made.recipe.chunker)
+    cost = forecast(match(made.recipe, [("old", seed.index)]), LINK)
+    source = casync_stores.source(made.header, tmp_path / "store")
+    outcome = apply(made.recipe, [seed], [source], MemoryMedium())
+    files = [file.stat().st_size for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    assert cost.at_most
+    assert outcome.fetched <= cost.fetch == cost.transfer <= 1.02 * outcome.fetched
+    assert sum(files) <= cost.full <= 1.02 * sum(files)
+    assert 0 < cost.requests < len(files)
+    trips = -(-cost.requests // DEFAULT.chunk_connections)
+    assert cost.seconds == pytest.approx(cost.transfer / LINK.bandwidth + trips * LINK.round_trip)
+    assert cost.fetched_image == outcome.bytes_from(Origin.FETCHED)
+    nothing = forecast(match(made.recipe, []), LINK, finished=b"\1" * len(made.recipe.table))
+    assert (nothing.fetch, nothing.requests, nothing.seconds) == (0, 0, 0.0)
 
 
 def test_an_empty_image_costs_nothing() -> None:

@@ -19,7 +19,7 @@ from regraft.engine.match import match
 from regraft.engine.ranges import Range, RangeSource
 from regraft.engine.seeds import Seed
 from regraft.engine.view import Run, View, Whence
-from regraft.errors import DigestError, MissingError, SourceError, StallError, TransportError
+from regraft.errors import DigestError, SourceError, StallError, TransportError, UnsupportedError
 from regraft.limits import Limits
 from regraft.model import Algorithm, Blob, Codec, Kind, Op, OpTable, Plan, Recipe, Units
 from regraft.model.buffers import Buffer
@@ -234,30 +234,26 @@ def test_without_digests_only_the_bytes_asked_for_are_read() -> None:
         read(view, 9000, 1)
 
 
-def patched(*alternatives: Op) -> tuple[Plan, bytes, bytes]:
+def patched(*alternatives: Op, patch: str = "") -> tuple[Plan, bytes, bytes]:
     base, change = noise(CHUNK, 2), noise(CHUNK, 3)
     target = bytes(a ^ b for a, b in zip(base, change, strict=True))
     table, units = OpTable(Algorithm.SHA256), Units(None)
     units.add(blob=0, codec=0, offset=0, stored=CHUNK, length=CHUNK, digest=None)
     units.add(blob=0, codec=0, offset=CHUNK, stored=CHUNK, length=CHUNK, digest=None)
     table.add(CHUNK, Algorithm.SHA256.of(target), Op(Kind.PATCH), *alternatives)
-    recipe = Recipe(table, units, (Blob("memory"),), (Codec("none"),))
+    recipe = Recipe(table, units, (Blob("memory"),), (Codec("none", patch=patch),))
     return Plan(recipe, table, ("base",)), base, change + target
 
 
-def test_a_patch_is_executed_by_who_can() -> None:
-    plan, base, stored = patched()
-
-    def xor(plan: Plan, number: int, old: memoryview, decoded: memoryview) -> bytes:
-        return bytes(a ^ b for a, b in zip(old, decoded, strict=True))
-
-    view = View(plan, [MemoryMedium(base)], [CountingSource(stored)], patch=xor)
+def test_a_patch_is_executed() -> None:
+    plan, base, stored = patched(patch="xor")
+    view = View(plan, [MemoryMedium(base)], [CountingSource(stored)])
     assert read(view, 100, 50) == stored[CHUNK + 100 : CHUNK + 150]
 
 
 def test_a_patch_nobody_can_execute_is_told_or_replaced_by_what_else_there_is() -> None:
     plan, base, stored = patched()
-    with pytest.raises(MissingError, match="PATCH"):
+    with pytest.raises(UnsupportedError, match="PATCH"):
         read(View(plan, [MemoryMedium(base)], [CountingSource(stored)]), 0, 1)
     plan, base, stored = patched(Op(Kind.DATA, unit=1))
     view = View(plan, [MemoryMedium(base)], [CountingSource(stored)])

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import lzma
 import random
 import sys
 import tracemalloc
 import types
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -43,7 +45,7 @@ def block(data: bytes) -> bytes:
 
 ENCODERS = {
     "zstd": streamed, "brotli": brotli.compress, "xz": lzma.compress, "none": bytes, "deflate": deflated,
-    "zlib": zlib.compress, "bzip2": bz2.compress, "lz4": block,
+    "zlib": zlib.compress, "gzip": gzip.compress, "cacnk": streamed, "bzip2": bz2.compress, "lz4": block,
 }  # fmt: skip
 COMPRESSED = [name for name in ENCODERS if name != "none"]
 
@@ -73,7 +75,7 @@ def test_a_unit_that_is_cut_off_is_an_error(name: str) -> None:
             decoder.decode(stored[:size], len(PLAIN))
 
 
-@pytest.mark.parametrize("name", ["brotli", "xz", "deflate", "zlib", "bzip2"])
+@pytest.mark.parametrize("name", ["brotli", "xz", "deflate", "zlib", "gzip", "bzip2"])
 def test_bytes_behind_a_unit_are_an_error(name: str) -> None:
     with pytest.raises(FormatError):
         Decoder(name).decode(ENCODERS[name](PLAIN) + b"more", len(PLAIN))
@@ -114,6 +116,32 @@ def test_without_a_usable_brotli_the_cure_is_named(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingError, match="brotli") as caught:
         Decoder("brotli")
     assert "regraft[bita]" in caught.value.cure
+
+
+@pytest.mark.parametrize("encode", [streamed, zstandard.compress, lzma.compress, gzip.compress, bytes])
+def test_a_chunk_file_of_casync_is_known_by_its_content(encode: Callable[[bytes], bytes]) -> None:
+    assert bytes(Decoder("cacnk").decode(encode(PLAIN), len(PLAIN))) == PLAIN
+
+
+@pytest.mark.parametrize("encode", [streamed, lzma.compress, gzip.compress])
+def test_a_plain_chunk_may_hold_a_compressed_file(encode: Callable[[bytes], bytes]) -> None:
+    for plain in (encode(PLAIN), encode(PLAIN) + b"more", encode(PLAIN)[:100]):
+        assert bytes(Decoder("cacnk").decode(plain, len(plain))) == plain
+        for length in (len(plain) - 1, len(plain) + 1):
+            with pytest.raises(FormatError):
+                Decoder("cacnk").decode(plain, length)
+
+
+@pytest.mark.parametrize("encode", [streamed, lzma.compress, gzip.compress])
+def test_a_chunk_file_that_is_a_bomb_takes_no_memory(encode: Callable[[bytes], bytes]) -> None:
+    bomb = encode(bytes(200 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError):
+            Decoder("cacnk").decode(bomb, 1 << 16)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20  # xz has a dictionary
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_codecs_are_refused() -> None:

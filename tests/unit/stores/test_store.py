@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from chunk_stores import SMALL, content_of, image, new_store, put
+from chunk_stores import CHUNK, SMALL, content_of, image, new_store, put
 
 from regraft.engine.apply import apply
-from regraft.errors import BusyError, MissingError, StateError, UnsupportedError, UsageError
+from regraft.engine.match import match
+from regraft.engine.view import View
+from regraft.errors import BusyError, DigestError, MissingError, StateError, UnsupportedError, UsageError
 from regraft.stores.listing import listing
 from regraft.stores.names import check_name, split
 from regraft.stores.store import open_store
@@ -97,6 +99,26 @@ def test_an_image_is_a_recipe_that_any_way_out_can_execute() -> None:
                 opened.packs[at[0]].read_into(at[1], memoryview(data))
             assert data == IMAGE.content[start:end]
     assert target.content == IMAGE.content
+
+
+def test_a_view_of_it_verifies_what_it_reads() -> None:
+    store = new_store()
+    put(store, "new", IMAGE)
+    assert isinstance(store.directory, MemoryDirectory)
+    store.directory.files["00000001.pack"].content[4096] ^= 1
+    with store.image("new") as opened:
+        recipe = opened.recipe()
+        view = View(match(recipe, []), [], opened.blobs, local=range(len(opened.blobs)))
+        try:
+            data = bytearray(2 * CHUNK)
+            view.read_into(0, memoryview(data))
+            assert data == IMAGE.content[: 2 * CHUNK]
+            with pytest.raises(DigestError):
+                view.read_into(2 * CHUNK + 5, memoryview(data)[:10])
+            view.read_into(3 * CHUNK, memoryview(data)[:CHUNK])  # the damage costs nothing else
+            assert data[:CHUNK] == IMAGE.content[3 * CHUNK : 4 * CHUNK]
+        finally:
+            view.close()
 
 
 def test_reads_may_begin_and_end_anywhere() -> None:

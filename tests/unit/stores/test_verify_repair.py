@@ -194,6 +194,17 @@ def test_a_description_damaged_anywhere_is_found() -> None:
         assert list(verify(store, limits=SMALL).damage) == ["v2"]
 
 
+def test_a_damaged_intent_is_found_and_the_clone_begins_anew() -> None:
+    store = two_images()
+    folder(store)["v3.partial"] = MemoryMedium(b"damaged", name="v3.partial")
+    assert list(verify(store).damage) == ["v3"]
+    with pytest.raises(StateError, match="own digest"):
+        collect(store, limits=SMALL)
+    assert not put(store, "v3", image(77)).resumed
+    assert verify(store).sound
+    collect(store, limits=SMALL)
+
+
 def test_a_repair_fetches_what_is_missing_and_nothing_else() -> None:
     store = two_images()
     flip(folder(store))
@@ -243,8 +254,8 @@ def test_a_damaged_source_repairs_nothing_wrongly() -> None:
 
 def test_chunks_known_by_our_own_digest_need_the_same_artifact(pair: Pair) -> None:
     """With digests of 8 bytes in the archive, the store knows the chunks by SHA-256."""
-    new = archives.pack(pair.new, replace(archives.SMALL, hash_length=8))
-    old = archives.pack(pair.old, replace(archives.SMALL, hash_length=8))
+    new = archives.pack(pair.new, cba_packer.Options(average=16384, minimum=4096, maximum=65536, hash_length=8))
+    old = archives.pack(pair.old, cba_packer.Options(average=16384, minimum=4096, maximum=65536, hash_length=8))
     store = new_store(DEFAULT)
     clone(store, "v", new.recipe, [CountingSource(new.content)])
     folder(store)["00000001.pack"].content[0] ^= 1

@@ -104,7 +104,7 @@ fn casync_index<'py>(
     threads: usize,
     segment: Option<usize>,
 ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-    let bytes = bytes_of(&data)?;
+    let bytes = items_of(&data)?;
     let (minimum, maximum, discriminator) = parameters;
     let parameters = casync::Parameters { minimum, maximum, discriminator };
     let place = casync::Place { searched, last: r#final };

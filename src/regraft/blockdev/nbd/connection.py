@@ -187,10 +187,10 @@ class Connection:
         return 0
 
     def _send(self, view: memoryview) -> None:
-        done = 0
-        while done < len(view):
+        done, size = 0, len(view)
+        while done < size:
             try:
-                done += self._socket.send(view[done:])
+                done += self._socket.send(view[done:] if done else view)
             except (BlockingIOError, TimeoutError) as error:
                 if isinstance(error, TimeoutError) and error.errno is not None:
                     raise
@@ -270,8 +270,10 @@ class Connection:
             room[:count] = early[:count]
             early = early[count:]
             going_on = self._serve(replies, requests, requests.take(count))
-        while going_on and self._asked is Asked.SERVE:
-            count = self._receive(requests.room)
+        serving = Asked.SERVE  # members of an enumeration are slow to look up
+        receive = self._receive_now if slow is None else self._receive
+        while going_on and self._asked is serving:
+            count = receive(requests.room)
             if count:
                 going_on = self._serve(replies, requests, requests.take(count))
         if not going_on:

@@ -35,7 +35,8 @@ from regraft.limits import DEFAULT, Limits
 
 _SMALL = 32 << 10  # bytes up to which a read is not searched for holes beforehand
 _LEAST = 128 << 10  # of a buffer
-_READ, _DATA = int(Command.READ), int(Chunk.OFFSET_DATA)  # members of an enumeration are slow to look up
+_READ, _DATA, _OK = int(Command.READ), int(Chunk.OFFSET_DATA), int(Error.OK)  # members of enumerations are slow
+_SIMPLE_HEAD, _CHUNK_HEAD = SIMPLE.size, CHUNK_DATA.size
 _ZEROS = memoryview(bytes(_SMALL))
 _WORDS = {
     Error.EPERM: b"read-only",
@@ -85,6 +86,7 @@ class Replies:
         self._alone = alone
         self._buffer = reply_buffer(limits) if buffer is None else buffer
         self._view = memoryview(self._buffer)
+        self._room = len(self._buffer)
         self._used = 0
         # Where blocks have a minimum, alignment is to be judged first.
         self._small = _SMALL if session.export.blocks.minimum == 1 else 0
@@ -123,7 +125,7 @@ class Replies:
 
     def _reserve(self, count: int) -> int:
         """Where the next `count` bytes of replies belong."""
-        if self._used + count > len(self._buffer):
+        if self._used + count > self._room:
             self.flush()
         return self._used
 
@@ -174,18 +176,29 @@ class Replies:
         return True
 
     def _read_simple(self, cookie: int, offset: int, length: int) -> None:
-        at = self._reserve(SIMPLE.size + length)
-        if not self._load(offset, at + SIMPLE.size, length):
+        at = self._used
+        if at + _SIMPLE_HEAD + length > self._room:
+            at = self._reserve(_SIMPLE_HEAD + length)
+        start = at + _SIMPLE_HEAD
+        try:
+            self._export.read_into(offset, self._view[start : start + length])
+        except RegraftError as error:
+            self._report(error)
             self._simple(cookie, Error.EIO)
             return
-        SIMPLE.pack_into(self._buffer, at, SIMPLE_MAGIC, Error.OK, cookie)
-        self._used = at + SIMPLE.size + length
+        SIMPLE.pack_into(self._buffer, at, SIMPLE_MAGIC, _OK, cookie)
+        self._used = start + length
 
     def _read_chunk(self, cookie: int, offset: int, length: int, done: int) -> bool:
         """One chunk of data, or a hole if it is small and all zeros. False if it failed: the reply has then ended."""
-        at = self._reserve(CHUNK_DATA.size + length)
-        start = at + CHUNK_DATA.size
-        if not self._load(offset, start, length):
+        at = self._used
+        if at + _CHUNK_HEAD + length > self._room:
+            at = self._reserve(_CHUNK_HEAD + length)
+        start = at + _CHUNK_HEAD
+        try:
+            self._export.read_into(offset, self._view[start : start + length])
+        except RegraftError as error:
+            self._report(error)
             self._error(cookie, Error.EIO, True)
             return False
         buffer = self._buffer

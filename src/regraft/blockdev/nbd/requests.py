@@ -11,6 +11,7 @@ from regraft.limits import DEFAULT, Limits
 
 _RECEIVED = 64 << 10  # bytes taken from a socket at once
 
+_WRITE, _HEADER = int(Command.WRITE), REQUEST.size  # members of an enumeration are slow to look up
 _WRITES = frozenset((Command.WRITE, Command.TRIM, Command.WRITE_ZEROES))
 #: Command flags by command, as plain numbers: the complement of an IntFlag has only the flags that have names.
 #: FUA is allowed on all of them, since it was offered.
@@ -53,7 +54,7 @@ class Requests:
     @property
     def room(self) -> memoryview:
         """Where the next bytes of the stream belong; never empty."""
-        return self._view[self._end :]
+        return self._view[self._end :] if self._end else self._view
 
     @property
     def remains(self) -> Remains:
@@ -61,6 +62,10 @@ class Requests:
 
     def take(self, count: int) -> list[Request]:
         """The requests that are complete now that `count` bytes came into `room`. A fault ends the stream."""
+        if count == _HEADER and not self._end and self._write is None:  # one at a time: everything costs here
+            request: Request = REQUEST.unpack_from(self._view)
+            if request[0] == REQUEST_MAGIC and request[2] != _WRITE and not self.fault:
+                return [request]
         end, start = self._end + count, 0
         found: list[Request] = []
         while not self.fault:
@@ -72,20 +77,21 @@ class Requests:
                     break
                 found.append(self._write)
                 self._write = None
-            whole = start + (end - start) // REQUEST.size * REQUEST.size
+            whole = start + (end - start) // _HEADER * _HEADER
             if whole == start:
                 break
             for request in REQUEST.iter_unpack(self._view[start:whole]):
-                start += REQUEST.size
+                start += _HEADER
                 if request[0] != REQUEST_MAGIC:
                     self.fault = f"wrong magic number {request[0]:#x} of a request"
                     break
-                if request[2] == Command.WRITE:
+                if request[2] == _WRITE:
                     self._begin_write(request)
                     break
                 found.append(request)
         self._end = end - start
-        self._view[: self._end] = bytes(self._view[start:end])
+        if self._end:
+            self._view[: self._end] = bytes(self._view[start:end])
         return found
 
     def _begin_write(self, request: Request) -> None:

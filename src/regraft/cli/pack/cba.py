@@ -7,6 +7,7 @@ import click
 
 from regraft.cli._options import Size, examples, json_option, placement_options, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
+from regraft.cli._verity import ROOT, SALT, TREE, hash_tree
 
 
 @click.command(
@@ -55,6 +56,10 @@ from regraft.cli._output import emit_json, say, size
     help="The same with the content of a file. Repeatable.",
 )
 @placement_options
+@click.option(
+    "--verity", is_flag=True, help="Put a dm-verity hash tree into the metadata, for `regraft mount --verity`."
+)
+@click.option("--verity-salt", metavar="HEX", help="Salt of the tree; default: derived from the image. `-`: none.")
 @workers_option
 @progress_option
 @json_option
@@ -62,7 +67,7 @@ def command(
     image: str, output: str, chunker: str, average: int, minimum: int, maximum: int, window: int | None,
     fixed_size: int | None, compression: str, level: int, hash_length: int,
     metadata_value: tuple[tuple[str, str], ...], metadata_file: tuple[tuple[str, str], ...],
-    align: int | None, layout: str, workers: int, progress: str, as_json: bool,
+    align: int | None, layout: str, verity: bool, verity_salt: str | None, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a bita archive of IMAGE, with exactly the chunks that `bita compress` makes of it.
 
@@ -75,6 +80,9 @@ def command(
     from regraft.formats.chunk_rules import Placement
     from regraft.limits import DEFAULT
 
+    if verity_salt is not None and not verity:
+        raise click.UsageError("--verity-salt belongs to --verity")
+    tree = hash_tree(image, verity_salt) if verity else {}
     options = packer.Options(
         chunker="fixed" if fixed_size is not None else chunker,
         average=average if fixed_size is None else fixed_size,
@@ -87,6 +95,7 @@ def command(
         metadata={
             **{key: value.encode() for key, value in metadata_value},
             **{key: _content(path) for key, path in metadata_file},
+            **tree,
         },
         workers=workers,
         placement=Placement(align or 1, layout == "auto"),
@@ -113,12 +122,16 @@ def command(
         "header_digest": f"blake2b512:{header.checksum.hex()}",
         "warnings": options.warnings(),
     }
+    if verity:
+        facts["verity"] = {"root_hash": tree[ROOT].decode(), "salt": tree[SALT].decode(), "tree_size": len(tree[TREE])}
     if as_json:
         emit_json("pack", facts)
     else:
         part = f" ({total / header.image_size:.1%})" if header.image_size else ""
         chunks = f"{len(header.order)} chunks, {len(header)} of them different"
         say(f"{output}: {chunks}, {size(header.image_size)} in {size(total)}{part}")
+        if verity:
+            say(f"root hash: {tree[ROOT].decode()}")
 
 
 def _content(path: str) -> bytes:

@@ -8,6 +8,7 @@ import click
 from regraft.cli._options import examples, json_option, placement_options, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
+from regraft.errors import UnsupportedError
 from regraft.formats import zchunk
 from regraft.model import Algorithm
 
@@ -50,12 +51,14 @@ _DIGESTS = [algorithm.label for algorithm in zchunk.ALGORITHMS]
     "--libzstd", default="", metavar="system|PATH", help="Compress with this libzstd instead of the built-in one."
 )
 @placement_options
+@click.option("--verity", is_flag=True, help="Refused: zchunk files have no place for a hash tree. See `pack cba`.")
 @workers_option
 @progress_option
 @json_option
 def command(
     image: str, output: str, chunk_hash_type: str, digest: str, uncompressed: bool, compression: str, level: int,
-    dictionary: str | None, libzstd: str, align: int | None, layout: str, workers: int, progress: str, as_json: bool,
+    dictionary: str | None, libzstd: str, align: int | None, layout: str, verity: bool, workers: int, progress: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Make a zchunk file of IMAGE, with exactly the chunks that `zck` makes.
 
@@ -68,6 +71,11 @@ def command(
     from regraft.formats.chunk_rules import Placement
     from regraft.limits import DEFAULT
 
+    if verity:
+        raise UnsupportedError(
+            "a zchunk file cannot carry a hash tree: stock tools define no optional element for one",
+            cure="keep it beside the file (veritysetup format), or use `regraft pack cba --verity`",
+        )
     trained = b""
     if dictionary:
         source = open_source(dictionary)

@@ -63,7 +63,7 @@ def _unpacker(number: int) -> Unpack:
         return lambda data: zlib.decompressobj().decompress(data, _BLOCK)
     if number in (2, 4):
         form = lzma.FORMAT_ALONE if number == 2 else lzma.FORMAT_XZ
-        return lambda data: lzma.LZMADecompressor(form, memlimit=64 << 20).decompress(data, _BLOCK)
+        return lambda data: lzma.LZMADecompressor(form, memlimit=8 << 20).decompress(data, _BLOCK)
     if number == 6:
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 20)
 

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the chunk files of an artifact lie: the stores that were named, or the usual ones beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from regraft.cli._network import Network
+from regraft.engine.chunkfiles import LOCAL_THREADS, ChunkStore, LocalStore
+from regraft.formats import caibx
+from regraft.limits import DEFAULT, Limits
+
+if TYPE_CHECKING:
+    from regraft.transports.chunkstore import UrlStore
+    from regraft.transports.fetcher import Fetcher
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Open stores. threads: for reading. remote: whether any is behind a URL. wire: bytes from those so far."""
+
+    stores: Sequence[ChunkStore]
+    threads: int
+    remote: bool
+    wire: Callable[[], int]
+
+    @property
+    def location(self) -> str:
+        """For messages."""
+        return ", ".join(store.location for store in self.stores)
+
+
+def is_url(location: str) -> bool:
+    """Whether `location` is a URL and not a path."""
+    return "://" in location
+
+
+def folder_of(location: str) -> str:
+    """The folder that the file at a path or URL lies in."""
+    if not is_url(location):
+        return os.path.dirname(location) or "."
+    parts = urlsplit(location)
+    return urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))
+
+
+def default_stores(index: str) -> list[str]:
+    """Where the chunks of the casync index at a path or URL are looked for: NAME.castr, then casync's default.castr.
+
+    Of local ones, only those that are there, if any is.
+    """
+    parts = urlsplit(index) if is_url(index) else None
+    path = parts.path if parts else index
+    found = []
+    if path.endswith(caibx.SUFFIX):
+        found.append(path.removesuffix(caibx.SUFFIX) + caibx.STORE_SUFFIX)
+    found.append(os.path.join(os.path.dirname(path), caibx.DEFAULT_STORE))
+    if parts:
+        return [urlunsplit(parts._replace(path=each)) for each in found]
+    return [each for each in found if os.path.isdir(each)] or found
+
+
+def open_stores(
+    locations: Sequence[str], network: Network, stack: ExitStack, fetcher: Fetcher | None, limits: Limits = DEFAULT
+) -> Stores:
+    """Open stores at paths and URLs, for as long as `stack` lasts. Asks and reads nothing yet.
+
+    fetcher: to be used for URLs; one is made if that is None and there are any.
+    """
+    opened: list[ChunkStore] = []
+    remote: list[UrlStore] = []
+    for location in locations:
+        if not is_url(location):
+            opened.append(LocalStore(location))
+            continue
+        from regraft.transports.chunkstore import UrlStore
+
+        if fetcher is None:
+            fetcher = stack.enter_context(network.connect(limits))
+        remote.append(UrlStore(fetcher, location))
+        opened.append(remote[-1])
+    threads = network.limits(limits).chunk_connections if remote else LOCAL_THREADS
+    return Stores(opened, threads, bool(remote), lambda: sum(store.received for store in remote))

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`regraft merge`: forecasts, merges files in place, continues, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import regraft
+from images import Pair
+
+from regraft.engine.state import state_of
+from regraft.server.static import StaticServer
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Path:
+    (tmp_path / "old").write_bytes(pair.old)
+    (tmp_path / "new").write_bytes(pair.new)
+    (tmp_path / "slot").write_bytes(pair.old)
+    monkeypatch.chdir(tmp_path)
+    assert regraft("pack", "zck", "new", "-o", "new.zck") == 0
+    assert regraft("pack", "cba", "new", "-o", "new.cba", "--compression", "none", "--avg-chunk-size", "8KiB",
+                   "--min-chunk-size", "2KiB", "--max-chunk-size", "64KiB") == 0  # fmt: skip
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[StaticServer]:
+    with StaticServer(folder) as running:
+        yield running
+
+
+def reported(capsys: Capture, *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert regraft("merge", *arguments, "--json", "--progress", "none") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("artifact", ["new.zck", "new.cba"])
+@pytest.mark.parametrize("window", ["64Ki", "8Mi"])
+def test_the_base_becomes_the_image(folder: Path, pair: Pair, capsys: Capture, artifact: str, window: str) -> None:
+    facts = reported(capsys, artifact, "--base", "slot", "--window", window)
+    assert (folder / "slot").read_bytes() == pair.new
+    assert facts["complete"] is True
+    assert facts["resumed"] is False
+    assert facts["in_place"] > 500_000
+    assert facts["in_place"] + facts["direct"] + facts["journaled"] == facts["image"] == len(pair.new)
+    left = {name for name in os.listdir() if name.startswith("slot")}
+    assert left == {"slot", "slot.regraft.index"}
+
+
+def test_a_merge_leaves_the_index_of_the_new_image(folder: Path, pair: Pair, capsys: Capture) -> None:
+    reported(capsys, "new.zck", "--base", "slot")
+    kept = state_of("slot")
+    assert kept is not None
+    index = kept.load_index()
+    assert index is not None
+    assert index.size == len(pair.new)
+    assert reported(capsys, "new.zck", "--base", "slot")["in_place"] == len(pair.new)
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(folder: Path, pair: Pair, capsys: Capture) -> None:
+    before = {name: Path(name).stat().st_mtime_ns for name in os.listdir()}
+    facts = reported(capsys, "new.zck", "--base", "slot", "--dry-run")
+    assert facts["dry_run"] is True
+    assert facts["written"] >= facts["direct"] + 2 * facts["journaled"]
+    assert facts["seconds"] > 0
+    assert regraft("merge", "new.zck", "--base", "slot", "-n", "--progress", "none") == 0
+    words = capsys.readouterr().out
+    for word in ("batches", "conversions", "written", "flash wear", "time"):
+        assert word in words
+    assert {name: Path(name).stat().st_mtime_ns for name in os.listdir()} == before
+
+
+def test_what_is_missing_is_fetched_before_the_first_write(
+    folder: Path, pair: Pair, capsys: Capture, server: StaticServer
+) -> None:
+    (folder / "away").mkdir()
+    (folder / "new.zck").rename(folder / "away" / "new.zck")
+    facts = reported(capsys, f"{server.url}/away/new.zck", "--base", "slot")
+    assert (folder / "slot").read_bytes() == pair.new
+    assert 100_000 < facts["fetched"] < len(pair.new) // 2
+    assert not Path("slot.regraft.merge-data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["new.zck", "--base", "nowhere"], 52, "No such file"),
+        (["slot", "--base", "slot"], 2, "the artifact itself"),
+        (["old", "--base", "slot"], 10, ""),
+    ],
+)
+def test_bad_arguments_are_refused(
+    folder: Path, pair: Pair, capsys: Capture, arguments: list[str], status: int, words: str
+) -> None:
+    assert regraft("merge", *arguments) == status
+    assert words in capsys.readouterr().err
+    assert (folder / "slot").read_bytes() == pair.old
+    assert not Path("nowhere").exists()
+
+
+def test_an_archive_with_short_digests_is_refused(folder: Path, capsys: Capture) -> None:
+    assert regraft("pack", "cba", "new", "-o", "short.cba", "--compression", "none", "--hash-length", "8") == 0
+    assert regraft("merge", "short.cba", "--base", "slot") == 11
+    assert "too short" in capsys.readouterr().err

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stored bytes brought here first: once, verified, and found again."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from images import CountingSource, small_recipe
+
+from regraft.engine.ranges import Range
+from regraft.engine.spool import Spool
+from regraft.errors import DigestError
+from regraft.testing.memory import MemoryMedium
+
+CONTENT = random.Random(3).randbytes(5000)
+RECIPE = small_recipe(CONTENT)
+
+
+def test_what_was_brought_is_not_fetched_again_even_by_a_later_process() -> None:
+    source, medium = CountingSource(CONTENT), MemoryMedium()
+    assert Spool(RECIPE, source, medium).bring([1, 3]) == 2000
+    later = Spool(RECIPE, source, medium)
+    assert later.bring([1, 3, 4]) == 1000
+    source.fetched.clear()
+    assert [bytes(data) for _, data in later.fetch([Range(1000, 1000), Range(3000, 1000)])] == [
+        CONTENT[1000:2000], CONTENT[3000:4000],
+    ]  # fmt: skip
+    assert not source.fetched
+
+
+def test_what_was_not_brought_is_fetched_when_it_is_needed() -> None:
+    source = CountingSource(CONTENT)
+    spool = Spool(RECIPE, source, MemoryMedium())
+    spool.bring([0])
+    assert [bytes(data) for _, data in spool.fetch([Range(2000, 1000)])] == [CONTENT[2000:3000]]
+
+
+def test_a_unit_that_arrives_wrong_is_fetched_once_more() -> None:
+    source = CountingSource(CONTENT, spoil={1000: 1})
+    assert Spool(RECIPE, source, MemoryMedium()).bring([0, 1]) == 3000
+    source = CountingSource(CONTENT, spoil={1000: 2})
+    with pytest.raises(DigestError):
+        Spool(RECIPE, source, MemoryMedium()).bring([0, 1])
