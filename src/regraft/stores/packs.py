@@ -17,7 +17,7 @@ from threading import Lock
 
 from regraft.engine import medium as media
 from regraft.engine.medium import Directory, Medium, read_all
-from regraft.errors import BusyError, LimitError, RegraftError, StateError
+from regraft.errors import BusyError, LimitError, MediumError, RegraftError, StateError
 from regraft.formats import pack_index
 from regraft.formats.pack_index import BLOCK, PackIndex, blocks_of
 from regraft.limits import DEFAULT, Limits
@@ -155,6 +155,7 @@ class PackWriter:
         self._lock, self._flushing = Lock(), Lock()
         self._pending: list[list[tuple[int, int, bytes]]] = [[] for _ in range(count)]
         self._pending_bytes, self._last = 0, clock()
+        self._failed: MediumError | None = None
         self._indexes: list[Medium] = []
         self._locks: list[media.Lock] = []
         self._positions: list[int] = []
@@ -205,17 +206,24 @@ class PackWriter:
             self._pending[pack].append((offset // BLOCK, 0, digest))
 
     def flush(self) -> None:
-        """Make all that was written durable and record it."""
+        """Make all that was written durable and record it. Raises MediumError; after that nothing is recorded any more:
+        the kernel tells only once that it lost pages, and a later sync would succeed without them."""
         with self._flushing:
             self._flush()
 
     def _flush(self) -> None:
+        if self._failed is not None:
+            raise self._failed
         with self._lock:
             pending, self._pending = self._pending, [[] for _ in self._pending]
             self._pending_bytes, self._last = 0, self._clock()
         for pack, records in enumerate(pending):
             if records:
-                self.media[pack].sync()
+                try:
+                    self.media[pack].sync()
+                except MediumError as error:
+                    self._failed = error
+                    raise
                 self._append(pack, sorted(records))
 
     def _append(self, pack: int, records: list[tuple[int, int, bytes]]) -> None:

@@ -250,6 +250,10 @@ def test_a_medium_that_lies_is_found_out_and_leaves_no_promise() -> None:
 def test_a_write_that_went_wrong_once_is_found_and_mended() -> None:
     class Hiccup(MemoryMedium):
         spoilt = False
+        durable = b""
+
+        def sync(self) -> None:
+            self.durable = bytes(self.content)
 
         def write(self, offset: int, data: object) -> None:
             if not self.spoilt and offset == 4096:
@@ -265,6 +269,9 @@ def test_a_write_that_went_wrong_once_is_found_and_mended() -> None:
     put(store, "new", NEW)
     assert content_of(store, "new") == NEW.content
     assert verify(store, full=True).bad == 0
+    assert isinstance(store.directory, Folder)
+    packs = [medium for medium in store.directory.files.values() if isinstance(medium, Hiccup)]
+    assert [pack.durable for pack in packs] == [pack.content for pack in packs]
 
 
 def test_short_digests_prove_nothing_so_the_whole_image_is_checked(pair: Pair) -> None:
