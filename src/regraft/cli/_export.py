@@ -34,7 +34,8 @@ def open_export(
     progress: Progress = QUIET,
     limits: Limits = DEFAULT,
 ) -> Iterator[Export]:
-    """Open `what`, by its magic: a flat image or block device, or a chunked artifact as a path or URL.
+    """Open `what`, by its magic: a flat image or block device, or a chunked artifact as a path or URL; or an image of a
+    chunk store as STORE/NAME, which is in use until the end of the block.
 
     Of an artifact every part is read when it is first asked for: from the `seeds`, else from the artifact. `keep`: a
     file that takes what was obtained, and so becomes the image. read_ahead: fetch ahead of sequential readers, and
@@ -44,7 +45,16 @@ def open_export(
     Raises UsageError, SourceError, FormatError, TransportError; StateError, BusyError or MediumError for `keep`.
     """
     from regraft.cli._artifact import is_artifact
+    from regraft.stores.places import open_stored, stored
 
+    if (place := stored(what)) is not None:
+        from regraft.cli._store_export import StoreExport
+
+        if keep:
+            raise UsageError(f"{what} is in a store already: --keep is for artifacts")
+        with open_stored(place, limits=limits) as image:
+            yield StoreExport(image, name=name)
+        return
     if not is_artifact(what):
         from regraft.blockdev.export import FileExport
 
@@ -74,9 +84,9 @@ def _open_plan(
 ) -> Export:
     from regraft.cli._artifact import is_url, open_artifact
     from regraft.cli._plan_export import PlanExport
+    from regraft.cli._store import open_seeds
     from regraft.engine.match import match
     from regraft.engine.read_ahead import ReadAhead
-    from regraft.engine.seeds import open_seed
     from regraft.engine.view import View
 
     artifact = stack.enter_context(open_artifact(what, network, limits=_patience(limits)))
@@ -84,12 +94,7 @@ def _open_plan(
     kept = _open_keep(keep, recipe, limits) if keep else None
     if kept is not None:
         stack.callback(_close_keep, kept, report)
-    opened = []
-    algorithm = recipe.matchable
-    if algorithm is not None:  # else nothing could be found in them
-        for path in seeds:
-            opened.append(open_seed(path, algorithm, recipe.chunker, progress=progress))
-            stack.callback(opened[-1].medium.close)
+    opened = open_seeds(seeds, recipe.matchable, recipe.chunker, stack, progress)
     plan = match(recipe, [(seed.medium.name, seed.index) for seed in opened])
     view = View(
         plan,

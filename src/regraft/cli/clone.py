@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "seeds",
     multiple=True,
     metavar="PATH",
-    help="More local bytes to reuse: a file, a block device, or an image of a store as STORE/NAME. Repeatable.",
+    help="More local bytes to reuse: a file, a block device, or an image of a chunk store as STORE/NAME. Repeatable.",
 )
 @click.option("-f", "--replace", is_flag=True, help="NAME may be another image now.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what it takes. Writes nothing.")

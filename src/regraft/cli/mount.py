@@ -275,6 +275,9 @@ def _identifier(job: Job, image: Export, verity: Verity | None) -> str:
     if verity is not None:
         hasher.update(verity.root + verity.salt + f" {verity.hash_offset}".encode())
         return f"regraft-{hasher.hexdigest()[:40]}"
+    if identity := getattr(image, "identity", b""):
+        hasher.update(identity)
+        return f"regraft-{hasher.hexdigest()[:40]}"
     hasher.update(os.fsencode(job.what) + b"\0")
     try:
         found = os.stat(job.what)
