@@ -64,7 +64,8 @@ class DeltaMerge:
         known = self.delta.recipe.base
         self.merge = Merge(
             self.plan, base, [LocalBlob(delta)], self._journal,
-            window=window, base_digest=sidecar and sidecar.base, base_size=known.size if known else None,
+            window=window, base_digest=None if sidecar is None else sidecar.base,
+            base_size=None if known is None else known.size,
             unverified=unverified, throttle=throttle, limits=limits, progress=progress,
         )  # fmt: skip
 
