@@ -12,12 +12,13 @@ from urllib.parse import unquote, urlsplit
 
 from regraft.cli._network import Network
 from regraft.engine.progress import QUIET, Progress
-from regraft.errors import RegraftError, UsageError
+from regraft.errors import RegraftError, StateError, UsageError
 from regraft.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
     from regraft.blockdev.export import Export
     from regraft.engine.keep import KeepFile
+    from regraft.formats.sidecar import Sidecar
     from regraft.model import Recipe
 
 
@@ -29,13 +30,18 @@ def open_export(
     network: Network | None = None,
     seeds: Sequence[str] = (),
     keep: str | None = None,
+    base: str | None = None,
+    sidecar: Sidecar | None = None,
     read_ahead: bool = True,
     report: Callable[[str], None] = lambda _: None,
     progress: Progress = QUIET,
     limits: Limits = DEFAULT,
 ) -> Iterator[Export]:
-    """Open `what`, by its magic: a flat image or block device, or a chunked artifact as a path or URL; or an image of a
-    chunk store as STORE/NAME, which is in use until the end of the block.
+    """Open `what`, by its magic: a flat image or block device, a chunked artifact as a path or URL, or a delta; or an
+    image of a chunk store as STORE/NAME, which is in use until the end of the block.
+
+    A delta is seen as what it makes of `base`, which is not changed; each range is verified by `sidecar` when it is
+    read.
 
     Of an artifact every part is read when it is first asked for: from the `seeds`, else from the artifact. `keep`: a
     file that takes what was obtained, and so becomes the image. read_ahead: fetch ahead of sequential readers, and
@@ -47,6 +53,10 @@ def open_export(
     from regraft.cli._artifact import is_artifact
     from regraft.stores.places import open_stored, stored
 
+    if base is not None:
+        with ExitStack() as stack:
+            yield _open_delta(stack, what, base, sidecar, name, report, limits)
+        return
     if (place := stored(what)) is not None:
         from regraft.cli._store_export import StoreExport
 
@@ -68,6 +78,35 @@ def open_export(
         return
     with ExitStack() as stack:
         yield _open_plan(stack, what, name, network or Network(), seeds, keep, read_ahead, report, progress, limits)
+
+
+def _open_delta(
+    stack: ExitStack,
+    what: str,
+    base: str,
+    sidecar: Sidecar | None,
+    name: str,
+    report: Callable[[str], None],
+    limits: Limits,
+) -> Export:
+    from regraft.cli._plan_export import PlanExport
+    from regraft.engine.artifact_merge import begun
+    from regraft.engine.blobs import LocalBlob
+    from regraft.engine.delta_merge import delta_onto
+    from regraft.engine.files import open_source
+    from regraft.engine.state import state_of
+    from regraft.engine.view import View
+
+    known = state_of(base, create=False)
+    if known is not None and begun(known):
+        raise StateError(f"a merge onto {base} has begun: it is no base any more", cure="go on with --merge")
+    delta, source = open_source(what), open_source(base)
+    stack.callback(delta.close)
+    stack.callback(source.close)
+    _, plan = delta_onto(delta, source, sidecar, limits=limits)
+    view = View(plan, [source], [LocalBlob(delta)], local=(0,), report=report, limits=limits)
+    stack.callback(view.close)
+    return PlanExport(view, name=name or os.path.basename(what))
 
 
 def _open_plan(
