@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from regraft.blockdev.export import BlockSizes, Extent, Origin
+from regraft.blockdev.export import BlockSizes, Extent, Origin, Piece
 from regraft.cli._merge_work import How, check_base, open_work
 from regraft.cli._network import Network
 from regraft.engine.artifact_merge import ArtifactMerge
@@ -39,10 +39,10 @@ class MergeExport:
         if count != len(view):
             raise SourceError(f"read {self._view.name} at {offset}: {len(view)} bytes wanted, {count} there")
 
-    def direct(self, offset: int, length: int) -> int:
+    def direct(self, offset: int, length: int) -> Piece | None:
         if self._view.settled(offset, length) and self._settled.size >= offset + length:
-            return self._settled.fileno()
-        return -1
+            return Piece(self._settled.fileno(), offset, length)
+        return None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         for _, count, place in self._view.runs(offset, length):
