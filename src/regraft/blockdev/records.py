@@ -177,21 +177,30 @@ def listen(stem: str) -> socket.socket:
 
 
 def connect(stem: str) -> socket.socket | None:
-    """A line to the daemon of a mount; None if it does not live."""
+    """A line to the daemon of a mount; None if it does not live. Raises StateError if nobody can tell."""
     try:
         descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
+    except OSError as error:
+        return _unreachable(stem, error)
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(_ANSWER_TIME)
     try:
         line.connect(f"/proc/self/fd/{descriptor}/{stem}.sock")
-    except OSError:
+    except OSError as error:
         line.close()
-        return None
+        return _unreachable(stem, error)
     finally:
         os.close(descriptor)
     return line
+
+
+def _unreachable(stem: str, error: OSError) -> None:
+    """Nothing, if the error says that there is no daemon. Who may not ask must not take it for dead."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
+        return
+    raise StateError(
+        f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
+    ) from None
 
 
 def say(line: socket.socket, fields: dict[str, Any]) -> None:
