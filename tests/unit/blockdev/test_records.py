@@ -27,6 +27,11 @@ def test_a_record_comes_back(state_folder: Path) -> None:
     assert records.every() == []
 
 
+def test_records_are_for_their_user_alone_since_a_url_may_have_a_password(state_folder: Path) -> None:
+    records.write(RECORD)
+    assert (state_folder / "mounts").stat().st_mode & 0o777 == 0o700
+
+
 def test_nothing_of_a_path_becomes_a_name() -> None:
     assert records.stem_of("/dev/nbd3") == "nbd3"
     stem = records.stem_of("/run/../x/\n;rm -rf")
