@@ -93,6 +93,16 @@ def test_what_is_missing_is_fetched_before_the_first_write(
     assert not Path("slot.regraft.merge-data").exists()
 
 
+def test_chunks_that_are_files_of_their_own_are_fetched_too(
+    folder: Path, pair: Pair, capsys: Capture, server: StaticServer
+) -> None:
+    (folder / "away").mkdir()
+    assert regraft("pack", "caibx", "new", "-o", "away/new.caibx", "--store", "away/new.castr") == 0
+    facts = reported(capsys, f"{server.url}/away/new.caibx", "--base", "slot")
+    assert (folder / "slot").read_bytes() == pair.new
+    assert 100_000 < facts["fetched"] < len(pair.new) // 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
