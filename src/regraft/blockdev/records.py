@@ -20,7 +20,7 @@ from regraft.blockdev.attachment import index_of
 from regraft.engine.files import FileDirectory
 from regraft.engine.medium import read_all, save
 from regraft.engine.state import state_folder
-from regraft.errors import FormatError, MountError, RegraftError, StateError, UsageError
+from regraft.errors import FormatError, MediumError, MountError, RegraftError, StateError, UsageError
 from regraft.formats import strict_json
 from regraft.limits import DEFAULT, Limits
 
@@ -68,6 +68,16 @@ def folder() -> str:
     return os.path.join(state_folder(), "mounts")
 
 
+def _make_folder() -> None:
+    """Only for this user: a record may hold a URL with a password. Raises MediumError."""
+    try:
+        os.makedirs(state_folder(), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(folder(), 0o700)
+    except OSError as error:
+        raise MediumError(f"make {folder()}: {error.strerror}") from None
+
+
 def parse(content: bytes) -> Record:
     """A record. Raises StateError."""
     try:
@@ -95,6 +105,7 @@ def build(record: Record) -> bytes:
 
 def write(record: Record) -> None:
     """Keep a record, in place of an older one of the same target. Raises MediumError."""
+    _make_folder()
     directory = FileDirectory(folder())
     try:
         save(directory, record.stem + _SUFFIX, build(record))
@@ -139,15 +150,20 @@ def _load(stem: str, limits: Limits) -> Record | None:
 
 
 def every(*, limits: Limits = DEFAULT) -> list[Record]:
-    """All that can be read, in order of their names."""
+    """All that can be read, in order of their names. Raises StateError if this user may not look."""
     found = []
-    with suppress(OSError):
-        for name in sorted(os.listdir(folder())):
-            if name.endswith(_SUFFIX):
-                with suppress(RegraftError):
-                    record = _load(name.removesuffix(_SUFFIX), limits)
-                    if record is not None:
-                        found.append(record)
+    try:
+        names = sorted(os.listdir(folder()))
+    except PermissionError as error:
+        raise StateError(f"look into {folder()}: {error.strerror}", cure="ask as the user who mounts, e.g. root") from None
+    except OSError:
+        return []
+    for name in names:
+        if name.endswith(_SUFFIX):
+            with suppress(RegraftError):
+                record = _load(name.removesuffix(_SUFFIX), limits)
+                if record is not None:
+                    found.append(record)
     return found
 
 
@@ -156,7 +172,7 @@ def listen(stem: str) -> socket.socket:
 
     Raises MountError.
     """
-    os.makedirs(folder(), exist_ok=True)
+    _make_folder()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fresh = f"{stem}.sock.new"
@@ -177,21 +193,30 @@ def listen(stem: str) -> socket.socket:
 
 
 def connect(stem: str) -> socket.socket | None:
-    """A line to the daemon of a mount; None if it does not live."""
+    """A line to the daemon of a mount; None if it does not live. Raises StateError if nobody can tell."""
     try:
         descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
+    except OSError as error:
+        return _unreachable(stem, error)
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(_ANSWER_TIME)
     try:
         line.connect(f"/proc/self/fd/{descriptor}/{stem}.sock")
-    except OSError:
+    except OSError as error:
         line.close()
-        return None
+        return _unreachable(stem, error)
     finally:
         os.close(descriptor)
     return line
+
+
+def _unreachable(stem: str, error: OSError) -> None:
+    """Nothing, if the error says that there is no daemon. Who may not ask must not take it for dead."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
+        return
+    raise StateError(
+        f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
+    ) from None
 
 
 def say(line: socket.socket, fields: dict[str, Any]) -> None:

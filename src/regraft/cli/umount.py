@@ -29,6 +29,7 @@ def command(target: str, force: bool, as_json: bool) -> None:
     """
     from regraft.blockdev import records
     from regraft.blockdev.daemon import as_error
+    from regraft.cli._store import without_secrets
 
     record = records.load(_target(target))
     if record is None:
@@ -39,7 +40,7 @@ def command(target: str, force: bool, as_json: bool) -> None:
     elif "error" in answer:
         raise as_error(answer["error"])
     if as_json:
-        emit_json("umount", {"target": record.target, "what": record.what, "daemon": answer is not None})
+        emit_json("umount", {"target": record.target, "what": without_secrets(record.what), "daemon": answer is not None})
     else:
         say(f"{record.target}: detached")
 

@@ -20,7 +20,7 @@ from regraft.engine.seeds import index_medium
 from regraft.engine.spool import Spool
 from regraft.engine.state import State
 from regraft.engine.throttle import Throttle
-from regraft.errors import StateError, UnsupportedError
+from regraft.errors import FormatError, StateError, UnsupportedError
 from regraft.formats import kept_index
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, Index, Plan, Recipe
@@ -99,15 +99,19 @@ class ArtifactMerge:
         return index
 
     def _load_index(self) -> Index:
+        cure = "install the whole image"
         try:
             medium = self._state.directory.open(self._index)
         except FileNotFoundError:
             raise StateError(
-                f"{self._journal} in {self._state.directory.path} is the journal of a delta's merge",
-                cure="finish that one first: run it again with its delta",
+                f"{self._index}, which tells how the merge of an artifact began, is gone, or {self._journal} in "
+                f"{self._state.directory.path} is the journal of a delta's merge",
+                cure="finish a delta's merge with its delta; else install the whole image",
             ) from None
         try:
             return kept_index.parse(read_all(medium, self._limits.header_size), limits=self._limits)
+        except (FormatError, StateError, ValueError) as error:
+            raise StateError(f"{medium.name}: {error}", cure=cure) from None
         finally:
             medium.close()
 

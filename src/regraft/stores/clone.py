@@ -27,6 +27,7 @@ from regraft.stores import names
 from regraft.stores.arrivals import Arrivals
 from regraft.stores.fill import fill
 from regraft.stores.image import chunks_of, open_image
+from regraft.stores.lookup import Lookup
 from regraft.stores.packs import PackWriter, locate
 from regraft.stores.store import Store
 from regraft.stores.survey import OWN, Survey, survey
@@ -155,9 +156,13 @@ class _Task:
         if found is None or found.identity != self.frame.identity:
             return None
         lookup = chunks_of(found).lookup
-        located = locate(self.store.directory, lookup, self.store.limits)
+        return None if self._lacks(lookup) else sum(lookup.lengths)
+
+    def _lacks(self, chunks: Lookup) -> int:
+        """How many of these chunks are not in the store."""
+        located = locate(self.store.directory, chunks, self.store.limits)
         located.close()
-        return None if located.missing() else sum(lookup.lengths)
+        return len(located.missing())
 
     def survey(self, recipe: Recipe, seeds: Sequence[Seed]) -> Survey:
         """What the store lacks."""
@@ -202,7 +207,15 @@ class _Task:
         return resumed
 
     def finish(self, description: Description) -> None:
-        """The last step: the description appears, the intent goes."""
+        """The last step: the description appears, the intent goes.
+
+        Raises StateError if chunks that were there, or came from another clone, have proved damaged meanwhile.
+        """
+        if lost := self._lacks(chunks_of(description).lookup):
+            raise StateError(
+                f"{self.store.path}/{self.name}: {lost} chunks that were in the store proved damaged meanwhile",
+                cure="run the same command again: it fetches them",
+            )
         now = self.existing()
         if now is None or now.identity != description.identity:
             file = self.name + names.IMAGE

@@ -13,7 +13,9 @@ import pytest
 from commands import regraft
 from images import Pair
 
+from regraft.engine.files import FileMedium
 from regraft.engine.state import state_of
+from regraft.errors import MediumError
 from regraft.limits import Limits
 from regraft.server.static import StaticServer
 
@@ -92,6 +94,16 @@ def test_what_is_missing_is_fetched_before_the_first_write(
     assert not Path("slot.regraft.merge-data").exists()
 
 
+def test_chunks_that_are_files_of_their_own_are_fetched_too(
+    folder: Path, pair: Pair, capsys: Capture, server: StaticServer
+) -> None:
+    (folder / "away").mkdir()
+    assert regraft("pack", "caibx", "new", "-o", "away/new.caibx", "--store", "away/new.castr") == 0
+    facts = reported(capsys, f"{server.url}/away/new.caibx", "--base", "slot")
+    assert (folder / "slot").read_bytes() == pair.new
+    assert 100_000 < facts["fetched"] < len(pair.new) // 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -107,6 +119,30 @@ def test_bad_arguments_are_refused(
     assert words in capsys.readouterr().err
     assert (folder / "slot").read_bytes() == pair.old
     assert not Path("nowhere").exists()
+
+
+def test_a_merge_that_began_and_whose_index_is_gone_is_an_error(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(medium: FileMedium, offset: int, data: object) -> None:
+        if medium.name == "slot":
+            raise MediumError("write slot: Input/output error")
+        write(medium, offset, data)  # type: ignore[arg-type]
+
+    write = FileMedium.write
+    with monkeypatch.context() as patch:
+        patch.setattr(FileMedium, "write", fail)
+        assert regraft("merge", "new.zck", "--base", "slot") == 50
+    index = Path("slot.regraft.merge-index")
+    whole = index.read_bytes()
+    for content in (None, b"", whole[:-1]):
+        index.unlink()
+        if content is not None:
+            index.write_bytes(content)
+        assert regraft("merge", "new.zck", "--base", "slot") == 60
+        assert "slot.regraft.merge-index" in capsys.readouterr().err
+        index.write_bytes(whole)
+    assert regraft("merge", "new.zck", "--base", "slot") == 0
 
 
 def test_an_archive_with_short_digests_is_refused(folder: Path, capsys: Capture) -> None:
