@@ -61,7 +61,7 @@ class Device:
     guest: Guest
 
     def regraft(self, *arguments: str, status: int = 0) -> str:
-        result = self.guest.run("env", f"REGRAFT_STATE={DATA}/state", "regraft", "overlay", *arguments)
+        result = self.guest.run("sh", "-c", f'REGRAFT_STATE={DATA}/state exec regraft overlay "$@"', "sh", *arguments)
         assert result.status == status, result.err
         return result.err if status else result.out
 

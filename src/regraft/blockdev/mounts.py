@@ -334,7 +334,7 @@ def state_of(record: Record) -> dict[str, Any]:
         device = record.device
     else:
         device = record.target
-    attached = record.kind == "fuse" or is_attached(index_of(device))
+    attached = record.kind == "fuse" or (device != "" and is_attached(index_of(device)))
     return {**fields, "state": "dead" if attached else "gone"}
 
 
