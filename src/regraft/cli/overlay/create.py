@@ -92,7 +92,7 @@ def command(
     all is merged it needs no daemon, and no FILE. SIGTERM ends the daemon between two batches; while the device is
     used it merges no more, but serves.
     """
-    from regraft.blockdev.daemon import in_background
+    from regraft.blockdev.daemon import in_background, notify
     from regraft.blockdev.device_mapper import is_name
 
     if not is_name(name):
@@ -117,6 +117,7 @@ def command(
     old = _known(job)
     if old is not None and _without_daemon(old):
         announce({"device": old.target, "size": old.size, "pid": 0, "merged": True})
+        notify(f"READY=1\nSTATUS={old.target} is {old.base}")
     elif foreground:
         _run(job, old, announce, say)
     else:
