@@ -144,20 +144,19 @@ def test_the_new_image_at_once_and_the_base_below_it_in_the_end(lab: Lab, site: 
     device.regraft("remove", NAME)
     assert guest.call(digest, BASE) == sha256(site.old)
 
-    device.create("diff", "--no-bg-update", "--rate", "200k")
+    device.create("diff", "--no-bg-update", "--rate", "60k")
     with reading(guest, DEVICE, "ext4", site.new) as reader:
         device.regraft("remove", NAME, status=61)
         device.regraft("swap", NAME, status=60)
         device.regraft("merge", NAME)
-        reader.another()
         found = device.status()
         assert found["merge"]["state"] == "merging"
         assert 0 <= found["merge"]["merged"] < found["merge"]["total"] == total
         assert "no way back" in device.regraft("remove", NAME, status=60)
+        reader.another()
         guest.run("kill", "-9", str(found["pid"]))
         assert device.status()["state"] == "dead"
         assert device.create("diff", "--no-bg-update")["pid"] != found["pid"]  # it goes on, and merges
-        reader.another()
         device.until("swapped")
         reader.another()
         assert device.leads_to() == ["vdc"]
