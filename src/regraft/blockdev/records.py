@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from regraft.blockdev.attachment import index_of
+from regraft.blockdev.device_mapper import FOLDER as MAPPER
+from regraft.blockdev.device_mapper import is_name
 from regraft.engine.files import FileDirectory
 from regraft.engine.medium import read_all, save
 from regraft.engine.state import state_folder
@@ -34,9 +36,14 @@ class Record:
     """One mount. target: the device or the file. what: what was mounted, with an absolute path. Times in seconds.
 
     mapper: the name of the dm-verity device above it, empty if there is none; root_hash: of that.
+
+    Of an overlay, whose record outlives its daemon and the system's run: base: the device that becomes the image;
+    device: of NBD, below the target; merging: whether it was told to merge; merged: whether all of it is in the base;
+    blocks: how many differed; swap: whether the target then goes over to the base by
+    itself.
     """
 
-    kind: str  #: "nbd" or "fuse"
+    kind: str  #: "nbd", "fuse" or "overlay"
     target: str
     what: str
     size: int
@@ -50,6 +57,12 @@ class Record:
     root_hash: str = ""
     hash_offset: int = 0
     tree: str = ""
+    base: str = ""
+    device: str = ""
+    merging: bool = False
+    merged: bool = False
+    blocks: int = 0
+    swap: bool = True
 
     @property
     def stem(self) -> str:
@@ -57,7 +70,9 @@ class Record:
 
 
 def stem_of(target: str) -> str:
-    """The name of a mount's files: of the device, or a digest of the file's path. Nothing of a path becomes a name."""
+    """The name of a mount's files: of the device, or a digest of the file's path. Nothing else becomes one."""
+    if target.startswith(f"{MAPPER}/") and is_name(name := target.removeprefix(f"{MAPPER}/")):
+        return f"mapper-{name}"
     try:
         return f"nbd{index_of(target)}"
     except UsageError:
@@ -94,7 +109,7 @@ def parse(content: bytes) -> Record:
     for name, value in values.items():
         if type(value) is not known[name] or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise StateError(f"the record of a mount has {name} = {value!r}")
-    if values["kind"] not in ("nbd", "fuse"):
+    if values["kind"] not in ("nbd", "fuse", "overlay"):
         raise StateError(f"the record of a mount is of the kind {values['kind']!r}")
     return Record(**values)
 

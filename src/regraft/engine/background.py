@@ -61,6 +61,10 @@ class Background:
             self._thread = threading.Thread(target=self._run, name="regraft-merge", daemon=True)
             self._thread.start()
 
+    def pause(self) -> None:
+        """Finish the batch, and rest until `start`."""
+        self._work.merge.pause()
+
     def stop(self) -> None:
         """Finish the batch, and return when no more is written."""
         with self._lock:
