@@ -170,7 +170,9 @@ def every(*, limits: Limits = DEFAULT) -> list[Record]:
     try:
         names = sorted(os.listdir(folder()))
     except PermissionError as error:
-        raise StateError(f"look into {folder()}: {error.strerror}", cure="ask as the user who mounts, e.g. root") from None
+        raise StateError(
+            f"look into {folder()}: {error.strerror}", cure="ask as the user who mounts, e.g. root"
+        ) from None
     except OSError:
         return []
     for name in names:
