@@ -33,7 +33,8 @@ _SUFFIX = ".json"
 class Record:
     """One mount. target: the device or the file. what: what was mounted, with an absolute path. Times in seconds.
 
-    mapper: the name of the dm-verity device above it, empty if there is none; root_hash: of that.
+    keep: where what is fetched is kept. mapper: the name of the dm-verity device above it, empty if there is none;
+    root_hash: of that.
     """
 
     kind: str  #: "nbd" or "fuse"
@@ -50,6 +51,7 @@ class Record:
     root_hash: str = ""
     hash_offset: int = 0
     tree: str = ""
+    keep: str = ""
 
     @property
     def stem(self) -> str:

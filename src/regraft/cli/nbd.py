@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, seed_option
+from regraft.cli._options import examples, json_option, progress_option, seed_option, store_option
 from regraft.cli._output import SCHEMA, say
 from regraft.cli._progress import meter
 from regraft.errors import UsageError
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
         "regraft nbd old.img new.img --socket /run/images.sock      nbd+unix:///new.img?socket=/run/images.sock",
         "regraft nbd rootfs.ext4 --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --tls-ca devices.pem",
         "regraft nbd https://host/rootfs.zck --seed /dev/mmcblk0p2 --keep /data/rootfs.ext4    before it is downloaded",
+        "regraft nbd https://host/rootfs.cba --keep images/v2      the same, as a clone into the chunk store `images`",
         "nbdcopy nbd://127.0.0.1/rootfs.ext4 copy.img",
     )
 )
 @click.argument("images", metavar="WHAT...", nargs=-1, required=True)
 @seed_option
+@store_option
 @click.option(
-    "--keep", metavar="FILE", help="Keep what was fetched: the file becomes the image. For a single artifact."
+    "--keep",
+    metavar="FILE|STORE/NAME",
+    help="Keep what was fetched: the file becomes the image, or the chunk store gets it. For a single artifact.",
 )
 @click.option("--no-read-ahead", is_flag=True, help="Fetch only what is read, when it is read.")
 @click.option("--socket", "path", metavar="PATH", help="Listen on a Unix socket that only this user may connect to.")
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[str, ...],
     seeds: tuple[str, ...],
+    stores: tuple[str, ...],
     keep: str | None,
     no_read_ahead: bool,
     path: str | None,
@@ -63,8 +68,9 @@ def command(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Serve each WHAT as a read-only disk over NBD, until interrupted: an image (a file or block device), or a chunked
-    artifact (a path or URL), of which each part is fetched and verified when it is first read.
+    """Serve each WHAT as a read-only disk over NBD, until interrupted: an image (a file, a block device, or STORE/NAME
+    in a chunk store), or a chunked artifact (a path or URL), of which each part is fetched and verified when it is
+    first read.
 
     Each is an export of its own, named like the file. Prints the URI of each, by which NBD clients find it.
     """
@@ -91,6 +97,7 @@ def command(
                     name=names[row] if row < len(names) else "",
                     network=network,
                     seeds=seeds,
+                    stores=stores,
                     keep=keep,
                     read_ahead=not no_read_ahead,
                     report=say,
