@@ -212,7 +212,7 @@ def test_damage_that_comes_later_is_found_before_the_image_appears() -> None:
 
 def test_a_server_that_dies_costs_its_reads_only() -> None:
     store = new_store()
-    lazy = Lazy(store, source=ErrorAfter(WANTED.source(), 3 * CHUNK))  # type: ignore[arg-type]
+    lazy = Lazy(store, source=ErrorAfter(WANTED.source(), 2, times=9))  # type: ignore[arg-type]
     assert lazy.read(0, 2 * CHUNK) == WANTED.content[: 2 * CHUNK]
     for _ in range(2):
         with pytest.raises(TransportError):
