@@ -61,4 +61,4 @@ def test_every_power_cut_is_survived() -> None:
     assert visited > 30
     assert min(fetched) == 0
     assert max(fetched) == whole
-    assert len(fetched) > 3
+    assert len(fetched) > 2  # part of it was recorded

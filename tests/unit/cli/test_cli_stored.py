@@ -69,7 +69,7 @@ def content(name: str) -> bytes:
 def test_every_artifact_can_be_cloned(
     folder: Path, server: StaticServer, capsys: Capture, pair: Pair, kind: str, remote: bool
 ) -> None:
-    name, wanted = f"image.{kind}", pair.new if kind != "ihop" else pair.new[:900_000]
+    name, wanted = f"image.{kind}", pair.new if kind != "ihop" else pair.new[:600_000]
     if kind == "zck":
         (folder / name).write_bytes(images.pack(pair.new).content)
     elif kind == "cba":
@@ -128,10 +128,8 @@ def test_an_image_of_a_store_is_inspected(store: Path, pair: Pair, capsys: Captu
 @pytest.mark.parametrize(("place", "status"), [("s/v9", 70), ("s/-x", 2), ("s/half", 60)])
 def test_what_is_not_there_or_not_whole_is_said_so(store: Path, capsys: Capture, place: str, status: int) -> None:
     (store / "half.partial").write_bytes((store / "v1.image").read_bytes())
-    for verb in (["nbd", place, "--port", "0"], ["unpack", "-o", "out", "--", place], ["inspect", "--", place]):
-        assert (
-            regraft(*(verb if place != "s/-x" or verb[0] != "nbd" else ["nbd", "--port", "0", "--", place])) == status
-        )
+    for verb in (["nbd", "--port", "0"], ["unpack", "-o", "out"], ["inspect"]):
+        assert regraft(*verb, "--", place) == status
     if place == "s/half":
         assert "not complete" in capsys.readouterr().err
 
