@@ -35,12 +35,12 @@ _SUFFIX = ".json"
 class Record:
     """One mount. target: the device or the file. what: what was mounted, with an absolute path. Times in seconds.
 
-    mapper: the name of the dm-verity device above it, empty if there is none; root_hash: of that.
+    keep: where what is fetched is kept. mapper: the name of the dm-verity device above it, empty if there is none;
+    root_hash: of that.
 
     Of an overlay, whose record outlives its daemon and the system's run: base: the device that becomes the image;
     device: of NBD, below the target; merging: whether it was told to merge; merged: whether all of it is in the base;
-    blocks: how many differed; swap: whether the target then goes over to the base by
-    itself.
+    blocks: how many differed; swap: whether the target then goes over to the base by itself.
     """
 
     kind: str  #: "nbd", "fuse" or "overlay"
@@ -57,6 +57,7 @@ class Record:
     root_hash: str = ""
     hash_offset: int = 0
     tree: str = ""
+    keep: str = ""
     base: str = ""
     device: str = ""
     merging: bool = False
@@ -214,26 +215,27 @@ def connect(stem: str) -> socket.socket | None:
     try:
         descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        return _unreachable(stem, error)
+        _check_absent(stem, error)
+        return None
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(_ANSWER_TIME)
     try:
         line.connect(f"/proc/self/fd/{descriptor}/{stem}.sock")
     except OSError as error:
         line.close()
-        return _unreachable(stem, error)
+        _check_absent(stem, error)
+        return None
     finally:
         os.close(descriptor)
     return line
 
 
-def _unreachable(stem: str, error: OSError) -> None:
-    """Nothing, if the error says that there is no daemon. Who may not ask must not take it for dead."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
-        return
-    raise StateError(
-        f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
-    ) from None
+def _check_absent(stem: str, error: OSError) -> None:
+    """Raise StateError unless the error says that there is no daemon: who may not ask must not take it for dead."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
+        raise StateError(
+            f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
+        ) from None
 
 
 def say(line: socket.socket, fields: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 if TYPE_CHECKING:
+    from regraft.cli._artifact import Artifact
     from regraft.engine.progress import Progress
     from regraft.engine.seeds import Seed
     from regraft.model import Algorithm
@@ -35,6 +36,11 @@ def without_secrets(location: str) -> str:
         return os.path.abspath(location)
     parts = urlsplit(location)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def metadata_of(artifact: Artifact) -> dict[str, bytes]:
+    """What the artifact's author added to it."""
+    return dict(getattr(artifact.header, "metadata", ()))
 
 
 def open_seeds(

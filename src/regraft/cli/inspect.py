@@ -229,6 +229,7 @@ def _zchunk(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
         "chunker": header.rule,
         "digest": f"{header.algorithm.label}:{header.digest.hex()}",
         "chunk_digest": header.chunk_algorithm.label,
+        "metadata": {key: _readable(value) for key, value in header.metadata},
     }
     if with_chunks:
         offset, at = header.size, 0

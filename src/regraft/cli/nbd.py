@@ -12,7 +12,7 @@ import click
 
 from regraft.cli._merge_work import How, find_sidecar, is_local_delta, merge_options
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, seed_option
+from regraft.cli._options import examples, json_option, progress_option, seed_option, store_option
 from regraft.cli._output import SCHEMA, say
 from regraft.cli._progress import meter
 from regraft.errors import UsageError
@@ -31,13 +31,17 @@ if TYPE_CHECKING:
         "regraft nbd rootfs.ext4 --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --tls-ca devices.pem",
         "regraft nbd https://host/rootfs.zck --seed /dev/mmcblk0p2 --keep /data/rootfs.ext4    before it is downloaded",
         "regraft nbd diff.img --base /dev/mmcblk0p3 --merge --rate 5M      the new image at once",
+        "regraft nbd https://host/rootfs.cba --keep images/v2      the same, as a clone into the chunk store `images`",
         "nbdcopy nbd://127.0.0.1/rootfs.ext4 copy.img",
     )
 )
 @click.argument("images", metavar="WHAT...", nargs=-1, required=True)
 @seed_option
+@store_option
 @click.option(
-    "--keep", metavar="FILE", help="Keep what was fetched: the file becomes the image. For a single artifact."
+    "--keep",
+    metavar="FILE|STORE/NAME",
+    help="Keep what was fetched: the file becomes the image, or the chunk store gets it. For a single artifact.",
 )
 @click.option("--no-read-ahead", is_flag=True, help="Fetch only what is read, when it is read.")
 @click.option("--base", metavar="PATH", help="WHAT is a delta: serve what it makes of this file or device.")
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[str, ...],
     seeds: tuple[str, ...],
+    stores: tuple[str, ...],
     keep: str | None,
     no_read_ahead: bool,
     base: str | None,
@@ -72,8 +77,9 @@ def command(
     progress: str,
     as_json: bool,
 ) -> None:
-    """Serve each WHAT as a read-only disk over NBD, until interrupted: an image (a file or block device), or a chunked
-    artifact (a path or URL), of which each part is fetched and verified when it is first read. Or a delta with --base.
+    """Serve each WHAT as a read-only disk over NBD, until interrupted: an image (a file, a block device, or STORE/NAME
+    in a chunk store), or a chunked artifact (a path or URL), of which each part is fetched and verified when it is
+    first read. Or a delta with --base.
 
     With --merge the base becomes the new image while readers see nothing else. Ended early, the same command goes on,
     and so does `regraft merge`; when the merge fails, reads go on as far as they can, and the reason is said.
@@ -116,6 +122,7 @@ def command(
                     name=names[row] if row < len(names) else "",
                     network=network,
                     seeds=seeds,
+                    stores=stores,
                     keep=keep,
                     base=base,
                     sidecar=sidecar,
