@@ -106,7 +106,7 @@ class ArtifactMerge:
             raise StateError(
                 f"{self._index}, which tells how the merge of an artifact began, is gone, or {self._journal} in "
                 f"{self._state.directory.path} is the journal of a delta's merge",
-                cure="finish a delta's merge with its delta; else install the whole image",
+                cure="finish that one first, with its delta; if the file is lost, install the whole image",
             ) from None
         try:
             return kept_index.parse(read_all(medium, self._limits.header_size), limits=self._limits)

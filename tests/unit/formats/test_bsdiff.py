@@ -33,7 +33,12 @@ def naive(old: bytes, steps: list[tuple[bytes, bytes, int]]) -> bytes:
     return bytes(new)
 
 
-STEPS = st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=50), st.integers(-4000, 4000)), max_size=8)
+STEPS = st.lists(
+    st.tuples(st.binary(max_size=200), st.binary(max_size=50), st.integers(-4000, 4000)), max_size=8
+).filter(
+    # Of steps that make nothing only so many are taken as no tool writes.
+    lambda steps: len(steps) <= 2 + 2 * sum(len(added) + len(taken) for added, taken, _ in steps)
+)
 
 
 @given(STEPS, st.sampled_from(["", "nnn", "zzz", "bbb", "nzb"]), st.binary(max_size=300))
