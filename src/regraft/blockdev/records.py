@@ -155,7 +155,9 @@ def every(*, limits: Limits = DEFAULT) -> list[Record]:
     try:
         names = sorted(os.listdir(folder()))
     except PermissionError as error:
-        raise StateError(f"look into {folder()}: {error.strerror}", cure="ask as the user who mounts, e.g. root") from None
+        raise StateError(
+            f"look into {folder()}: {error.strerror}", cure="ask as the user who mounts, e.g. root"
+        ) from None
     except OSError:
         return []
     for name in names:
@@ -197,26 +199,27 @@ def connect(stem: str) -> socket.socket | None:
     try:
         descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        return _unreachable(stem, error)
+        _check_dead(stem, error)
+        return None
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(_ANSWER_TIME)
     try:
         line.connect(f"/proc/self/fd/{descriptor}/{stem}.sock")
     except OSError as error:
         line.close()
-        return _unreachable(stem, error)
+        _check_dead(stem, error)
+        return None
     finally:
         os.close(descriptor)
     return line
 
 
-def _unreachable(stem: str, error: OSError) -> None:
-    """Nothing, if the error says that there is no daemon. Who may not ask must not take it for dead."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
-        return
-    raise StateError(
-        f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
-    ) from None
+def _check_dead(stem: str, error: OSError) -> None:
+    """Raises StateError unless the error says that there is no daemon: who may not ask must not take it for dead."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
+        raise StateError(
+            f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
+        ) from None
 
 
 def say(line: socket.socket, fields: dict[str, Any]) -> None:

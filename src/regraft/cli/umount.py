@@ -40,7 +40,9 @@ def command(target: str, force: bool, as_json: bool) -> None:
     elif "error" in answer:
         raise as_error(answer["error"])
     if as_json:
-        emit_json("umount", {"target": record.target, "what": without_secrets(record.what), "daemon": answer is not None})
+        emit_json(
+            "umount", {"target": record.target, "what": without_secrets(record.what), "daemon": answer is not None}
+        )
     else:
         say(f"{record.target}: detached")
 
