@@ -126,6 +126,7 @@ def test_only_what_is_read_is_fetched(published: Published, tmp_path: Path) -> N
     assert published.server.counts.body - before < MIB
 
 
+@pytest.mark.slow
 def test_fio_verifies_what_it_wrote(tmp_path: Path) -> None:
     image, www = tmp_path / "fio", tmp_path / "www"
     www.mkdir()

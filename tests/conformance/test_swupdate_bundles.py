@@ -99,6 +99,7 @@ def test_swupdate_accepts_a_chain_from_its_trust_file(tmp_path: Path) -> None:
     assert ours(data, SignaturePolicy(Trust.load(intermediate().pem + root().pem), NOW))
 
 
+@pytest.mark.slow
 def test_swupdate_with_another_purpose(tmp_path: Path) -> None:
     pair = issue("Code", key_name="Leaf", purposes=(CODE,))
     data = bundle(signer=cms_signer(pair))
@@ -115,6 +116,7 @@ def test_swupdate_with_a_signers_name(name: str, good: bool, tmp_path: Path) -> 
     assert ours(data, policy(signer_name=name)) is good
 
 
+@pytest.mark.slow
 def test_neither_trusts_an_intermediate_or_a_leaf_alone(tmp_path: Path) -> None:
     data = bundle(signer=CmsSigner(leaf().parsed, leaf().private, (intermediate().parsed,), NOW))
     for trusted in (intermediate(), leaf()):

@@ -248,6 +248,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_swupdate_refuses_what_lint_says_it_refuses(stock: Stock) -> None:
     found = {}
     for rule, text in REFUSED.items():

@@ -93,6 +93,7 @@ def test_every_power_cut_is_survived(device: bool) -> None:
     assert visited > 300
 
 
+@pytest.mark.slow
 def test_a_second_cut_during_the_second_run_is_survived_too() -> None:
     old, new = images()
     recipe = small_recipe(new, CHUNK)

@@ -404,6 +404,7 @@ def test_stalled_answer_is_given_up_and_resumed() -> None:
     run(script)
 
 
+@pytest.mark.slow
 def test_stalled_for_ever() -> None:
     def script(exchange: Exchange) -> None:
         exchange.server.released.wait(10)

@@ -166,6 +166,7 @@ def test_a_seed_that_rots_is_replaced_by_the_server(published: Published, tmp_pa
         assert 0 < export.view.fetched < 300_000
 
 
+@pytest.mark.slow
 def test_slow_reads_of_a_far_server_do_not_hold_up_others(published: Published) -> None:
     with (
         DelayedLink("127.0.0.1", published.port, round_trip=0.8, bandwidth=1e7) as link,
@@ -201,6 +202,7 @@ def recorded(published: Published, journal: Path) -> int:
     return sum(recipe.table.length(row) for row, flag in enumerate(finished) if flag)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_fetches_nothing_twice(published: Published, tmp_path: Path) -> None:
     options = ("--socket", str(tmp_path / "socket"), "--keep", str(tmp_path / "kept"))
     chance, journal = random.Random(1), tmp_path / "kept.regraft.journal"
@@ -246,6 +248,7 @@ def test_a_full_disk_ends_keeping_and_not_serving(published: Published, tmp_path
         assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_asked_to_end_it_does_not_wait_for_a_silent_server(published: Published, tmp_path: Path) -> None:
     process, line = start(published.url, "--socket", str(tmp_path / "socket"), "--no-read-ahead")
     client = Client(line)

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from regraft.blockdev.attachment import index_of
+from regraft.blockdev.device_mapper import FOLDER as MAPPER
+from regraft.blockdev.device_mapper import is_name
 from regraft.engine.files import FileDirectory
 from regraft.engine.medium import read_all, save
 from regraft.engine.state import state_folder
@@ -33,10 +35,15 @@ _SUFFIX = ".json"
 class Record:
     """One mount. target: the device or the file. what: what was mounted, with an absolute path. Times in seconds.
 
-    mapper: the name of the dm-verity device above it, empty if there is none; root_hash: of that.
+    keep: where what is fetched is kept. mapper: the name of the dm-verity device above it, empty if there is none;
+    root_hash: of that.
+
+    Of an overlay, whose record outlives its daemon and the system's run: base: the device that becomes the image;
+    device: of NBD, below the target; merging: whether it was told to merge; merged: whether all of it is in the base;
+    blocks: how many differed; swap: whether the target then goes over to the base by itself.
     """
 
-    kind: str  #: "nbd" or "fuse"
+    kind: str  #: "nbd", "fuse" or "overlay"
     target: str
     what: str
     size: int
@@ -50,6 +57,13 @@ class Record:
     root_hash: str = ""
     hash_offset: int = 0
     tree: str = ""
+    keep: str = ""
+    base: str = ""
+    device: str = ""
+    merging: bool = False
+    merged: bool = False
+    blocks: int = 0
+    swap: bool = True
 
     @property
     def stem(self) -> str:
@@ -57,7 +71,9 @@ class Record:
 
 
 def stem_of(target: str) -> str:
-    """The name of a mount's files: of the device, or a digest of the file's path. Nothing of a path becomes a name."""
+    """The name of a mount's files: of the device, or a digest of the file's path. Nothing else becomes one."""
+    if target.startswith(f"{MAPPER}/") and is_name(name := target.removeprefix(f"{MAPPER}/")):
+        return f"mapper-{name}"
     try:
         return f"nbd{index_of(target)}"
     except UsageError:
@@ -94,7 +110,7 @@ def parse(content: bytes) -> Record:
     for name, value in values.items():
         if type(value) is not known[name] or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise StateError(f"the record of a mount has {name} = {value!r}")
-    if values["kind"] not in ("nbd", "fuse"):
+    if values["kind"] not in ("nbd", "fuse", "overlay"):
         raise StateError(f"the record of a mount is of the kind {values['kind']!r}")
     return Record(**values)
 
@@ -199,7 +215,7 @@ def connect(stem: str) -> socket.socket | None:
     try:
         descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        _check_dead(stem, error)
+        _check_absent(stem, error)
         return None
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(_ANSWER_TIME)
@@ -207,15 +223,15 @@ def connect(stem: str) -> socket.socket | None:
         line.connect(f"/proc/self/fd/{descriptor}/{stem}.sock")
     except OSError as error:
         line.close()
-        _check_dead(stem, error)
+        _check_absent(stem, error)
         return None
     finally:
         os.close(descriptor)
     return line
 
 
-def _check_dead(stem: str, error: OSError) -> None:
-    """Raises StateError unless the error says that there is no daemon: who may not ask must not take it for dead."""
+def _check_absent(stem: str, error: OSError) -> None:
+    """Raise StateError unless the error says that there is no daemon: who may not ask must not take it for dead."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
         raise StateError(
             f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"

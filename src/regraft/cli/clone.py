@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, workers_option
+from regraft.cli._options import examples, json_option, progress_option, store_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
 
@@ -35,30 +35,32 @@ if TYPE_CHECKING:
     "seeds",
     multiple=True,
     metavar="PATH",
-    help="More local bytes to reuse: a file, a block device, or an image of a store as STORE/NAME. Repeatable.",
+    help="More local bytes to reuse: a file, a block device, or an image of a chunk store as STORE/NAME. Repeatable.",
 )
 @click.option("-f", "--replace", is_flag=True, help="NAME may be another image now.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what it takes. Writes nothing.")
+@store_option
 @network_options
 @workers_option
 @progress_option
 @json_option
 def command(
-    what: str, place: str, seeds: tuple[str, ...], replace: bool, dry_run: bool, network: Network, workers: int,
-    progress: str, as_json: bool,
+    what: str, place: str, seeds: tuple[str, ...], replace: bool, dry_run: bool, stores: tuple[str, ...],
+    network: Network, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Bring the image of WHAT (a zchunk file, a bita archive, or its URL) into a chunk store, as NAME.
+    """Bring the image of WHAT into a chunk store, as NAME. WHAT is a zchunk file, a bita archive, a casync index, an
+    ihop description, or the URL of one; or an image of another store.
 
     Only chunks that neither the store nor a seed has are fetched and written. The store is made if there is none.
     Interrupted, the same command continues.
     """
     from regraft.cli._artifact import open_artifact
-    from regraft.cli._store import open_seeds, opened, without_secrets
+    from regraft.cli._store import metadata_of, open_seeds, opened, without_secrets
     from regraft.stores.clone import clone
     from regraft.stores.names import split
 
     folder, name = split(place)
-    with meter(progress) as shown, open_artifact(what, network) as artifact, ExitStack() as held:
+    with meter(progress) as shown, open_artifact(what, network, stores) as artifact, ExitStack() as held:
         recipe = artifact.recipe
         store = held.enter_context(opened(folder, create=not dry_run))
         media = open_seeds(seeds, recipe.matchable, recipe.chunker, held, shown)
@@ -72,7 +74,7 @@ def command(
             [artifact.blob],
             seeds=media,
             source=without_secrets(what),
-            metadata=_metadata(artifact),
+            metadata=metadata_of(artifact),
             replace=replace,
             workers=workers,
             progress=shown,
@@ -95,11 +97,6 @@ def command(
     else:
         fetched = f"{size(outcome.written)} new in the store, {size(outcome.fetched)} taken from {what}"
         say(f"{place}: {size(outcome.size)}, {fetched}")
-
-
-def _metadata(artifact: Artifact) -> dict[str, bytes]:
-    """What the artifact's author added to it."""
-    return dict(getattr(artifact.header, "metadata", ()))
 
 
 def _forecast(store: Store, name: str, artifact: Artifact, seeds: Sequence[Seed], replace: bool, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 
 from regraft.cli._options import examples, json_option
 from regraft.cli._output import emit_json, say
-from regraft.errors import MissingError, RegraftError
+from regraft.errors import MissingError, RegraftError, UsageError
 
 if TYPE_CHECKING:
     from regraft.blockdev.records import Record
@@ -34,6 +34,8 @@ def command(target: str, force: bool, as_json: bool) -> None:
     record = records.load(_target(target))
     if record is None:
         raise MissingError(f"{target} is no mount of regraft", cure="`regraft status` lists those there are")
+    if record.kind == "overlay":
+        raise UsageError(f"{target} is an overlay", cure="regraft overlay remove")
     answer = records.ask(record.stem, "detach", force=force)
     if answer is None:
         _clear(record, force)

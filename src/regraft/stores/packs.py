@@ -160,6 +160,7 @@ class PackWriter:
         self._locks: list[media.Lock] = []
         self._positions: list[int] = []
         self._seeds: list[int] = []
+        self._settled = False
         self.recorded = [0] * count  #: records per pack
         self.media: list[Medium] = []
         self.numbers: list[int] = []
@@ -234,17 +235,26 @@ class PackWriter:
         self._positions[pack] += len(group)
         self.recorded[pack] += len(records)
 
-    def close(self) -> None:
-        """Let go. Packs in which nothing was recorded are removed: they hold nothing that anybody could find."""
+    def settle(self) -> None:
+        """Write no more; `media` can still be read. Packs in which nothing was recorded are removed: they hold nothing
+        that anybody could find."""
+        if self._settled:
+            return
+        self._settled = True
         for number, recorded in zip(self.numbers, self.recorded, strict=False):
             if not recorded:
                 with suppress(RegraftError):
                     drop_pack(self._directory, number)
-        for medium in (*self._indexes, *self.media):
+        for medium in self._indexes:
             medium.close()
         for lock in self._locks:
             lock.release()
-        self._locks = []
+
+    def close(self) -> None:
+        """Settle, and let go."""
+        self.settle()
+        for medium in self.media:
+            medium.close()
 
 
 def next_number(directory: Directory, count: int = 1) -> int:

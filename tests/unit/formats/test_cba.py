@@ -205,6 +205,7 @@ def test_another_file_is_not_an_archive() -> None:
             cba.parse_lead(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [SMALL, replace(SMALL, compression="lzma"), replace(SMALL, compression="zstd")])
 def test_no_cut_or_flipped_archive_gives_another_image(options: object) -> None:
     image = b"what changed " * 60 + random.Random(2).randbytes(700)
