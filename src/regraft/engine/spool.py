@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Generator, Sequence
 
 from regraft.engine.blobs import LocalBlob
@@ -10,9 +11,9 @@ from regraft.engine.decode import UnitDecoder
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import Range, RangeSource
-from regraft.errors import DigestError, SourceError
+from regraft.errors import DigestError, FormatError, SourceError
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Addressing, Recipe
+from regraft.model import Addressing, Kind, Recipe
 from regraft.model.buffers import Buffer
 
 
@@ -26,14 +27,15 @@ class Spool:
         self._recipe, self._blob, self._medium = recipe, blob, medium
         self._decoder = UnitDecoder(recipe, [blob], limits)
         self._files = any(each.addressing is Addressing.FILES for each in recipe.blobs)
+        self._rows = _rows_of_units(recipe) if recipe.units.digests.algorithm is None else array("q")
         self._here: dict[Range, Range] = {}  # where it lies
         self._end = 0
 
     def bring(self, units: Sequence[int], *, progress: Progress = QUIET) -> int:
         """Have all of `units` here, durably; returns the stored bytes that were fetched.
 
-        What an earlier call brought is found again where units have digests. Raises TransportError, and DigestError for
-        a unit that arrived wrong twice.
+        What an earlier call brought is found again where units have digests; units without are decoded, to see that
+        they are right. Raises TransportError, and DigestError or FormatError for a unit that arrived wrong twice.
         """
         ranges = {self._decoder.range_of(unit): unit for unit in units}
         missing = [place for place, unit in sorted(ranges.items()) if not self._holds(place, unit)]
@@ -46,8 +48,8 @@ class Spool:
                 place = missing[position]
                 fetched += len(stored)
                 try:
-                    self._decoder.check_stored(ranges[place], stored)
-                except DigestError:
+                    self._check(ranges[place], stored)
+                except (DigestError, FormatError):
                     if attempt:
                         raise
                     wrong.append(place)
@@ -60,6 +62,14 @@ class Spool:
                 break
         self._medium.sync()
         return fetched
+
+    def _check(self, unit: int, stored: Buffer) -> None:
+        """Raise DigestError or FormatError unless these are the unit's stored bytes, or decode to what they should."""
+        self._decoder.check_stored(unit, stored)
+        if self._rows and (row := self._rows[unit]) >= 0:
+            table = self._recipe.table
+            self._decoder.prepare([unit])
+            self._decoder.row(row, table.within[table.first[row]], self._decoder.decode(unit, stored))
 
     def _place(self, place: Range, length: int) -> Range:
         """Where to put what the blob has at `place`."""
@@ -90,3 +100,12 @@ class Spool:
             source: RangeSource = LocalBlob(self._medium) if here is not None else self._blob
             for _, stored in source.fetch([here or place], ordered=ordered):
                 yield position, stored
+
+
+def _rows_of_units(recipe: Recipe) -> array[int]:
+    """A row that each unit is for, -1 if there is none."""
+    table, rows = recipe.table, array("q", [-1]) * len(recipe.units)
+    for row in range(len(table)):
+        if table.kind[table.first[row]] == Kind.DATA:
+            rows[table.unit[table.first[row]]] = row
+    return rows

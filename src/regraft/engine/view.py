@@ -130,10 +130,18 @@ class View:
             return False  # a bad sector costs its row, which can still be had in other ways
 
     def _window(self, row: int, end: int) -> int:
-        """Where to stop: rows that are obtained together, since they need not be in memory at once with the rest."""
-        bounds = self._table.bounds
-        stop = row + 1
+        """Where to stop: rows that are obtained together, since they need not be in memory at once with the rest. Nor
+        need their units be, which may be much longer than what is read of them."""
+        bounds, lengths = self._table.bounds, self.plan.recipe.units.length
+        stop, room, units = row + 1, max(self.limits.view_cache // 2, self.limits.batch), set[int]()
         while stop < len(self._table) and bounds[stop] < end and bounds[stop + 1] - bounds[row] <= self.limits.batch:
+            for other in (stop,) if units else (row, stop):
+                unit = self._unit_of(other)
+                if unit is not None and unit not in units:
+                    units.add(unit)
+                    room -= lengths[unit]
+            if room < 0:
+                break
             stop += 1
         return stop
 

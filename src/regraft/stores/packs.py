@@ -17,7 +17,7 @@ from threading import Lock
 
 from regraft.engine import medium as media
 from regraft.engine.medium import Directory, Medium, read_all
-from regraft.errors import BusyError, LimitError, MediumError, RegraftError, StateError
+from regraft.errors import BusyError, FormatError, LimitError, MediumError, RegraftError, SourceError, StateError
 from regraft.formats import pack_index
 from regraft.formats.pack_index import BLOCK, PackIndex, blocks_of
 from regraft.limits import DEFAULT, Limits
@@ -67,14 +67,17 @@ def open_pack(directory: Directory, number: int, limits: Limits = DEFAULT) -> Pa
 
 
 def sound_packs(directory: Directory, limits: Limits = DEFAULT) -> Iterator[Pack]:
-    """Every pack whose index can be read, newest first. Who takes one closes its medium."""
+    """Every pack whose index can be read, newest first. Who takes one closes its medium.
+
+    Raises LimitError, and MediumError if files cannot be opened: with no descriptors left, nothing is missing.
+    """
     found = names.numbers(directory.names(), names.INDEX)
     if len(found) > limits.packs:
         raise LimitError(f"{directory.path}: {len(found)} packs, more than {limits.packs} (packs)")
     for number in reversed(found):
         try:
             pack = open_pack(directory, number, limits)
-        except (RegraftError, FileNotFoundError):
+        except (FormatError, LimitError, SourceError, StateError, FileNotFoundError):
             continue
         yield pack
 
@@ -96,14 +99,22 @@ class Found:
         return [chunk for chunk, pack in enumerate(self.places.pack) if pack < 0]
 
 
+def _closing(found: Found, packs: Iterator[Pack]) -> Iterator[Pack]:
+    try:
+        yield from packs
+    except RegraftError:
+        found.close()
+        raise
+
+
 def locate(directory: Directory, wanted: Lookup, limits: Limits = DEFAULT) -> Found:
-    """Look for chunks in all packs; the newest pack that has one wins."""
+    """Look for chunks in all packs; the newest pack that has one wins. Raises as `sound_packs` does."""
     found = Found(Places(len(wanted)), [], [])
     left = len(wanted)
     algorithm = wanted.digests.algorithm
     if not left:
         return found
-    for pack in sound_packs(directory, limits):
+    for pack in _closing(found, sound_packs(directory, limits)):
         position, used = len(found.packs), False
         if pack.index.algorithm == algorithm:
             index = pack.index

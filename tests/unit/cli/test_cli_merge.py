@@ -231,6 +231,6 @@ def test_the_merge_of_another_plan_must_be_finished_first(folder: Path, capsys: 
     work.close()
     target.close()
     source.close()
-    for other in ("other", "new.zck"):
+    for other, words in {"other": "finish that one first", "new.zck": "finish a delta's merge with its delta"}.items():
         assert regraft("merge", other, "--base", "slot") == 60
-        assert "finish that one first" in capsys.readouterr().err
+        assert words in capsys.readouterr().err

@@ -11,6 +11,7 @@ from images import CountingSource, small_recipe
 from regraft.engine.ranges import Range
 from regraft.engine.spool import Spool
 from regraft.errors import DigestError
+from regraft.model import Algorithm, Blob, Codec, Kind, Op, OpTable, Recipe, Units
 from regraft.testing.memory import MemoryMedium
 
 CONTENT = random.Random(3).randbytes(5000)
@@ -42,3 +43,16 @@ def test_a_unit_that_arrives_wrong_is_fetched_once_more() -> None:
     source = CountingSource(CONTENT, spoil={1000: 2})
     with pytest.raises(DigestError):
         Spool(RECIPE, source, MemoryMedium()).bring([0, 1])
+
+
+def test_a_chunk_that_only_its_plain_bytes_prove_is_proved_before_it_counts() -> None:
+    content = random.Random(4).randbytes(3000)
+    table, units = OpTable(Algorithm.SHA256), Units(None)
+    for number in range(3):
+        unit = units.add(blob=0, codec=0, offset=1000 * number, stored=1000, length=1000, digest=None)
+        table.add(1000, Algorithm.SHA256.of(content[1000 * number :][:1000]), Op(Kind.DATA, unit=unit))
+    recipe = Recipe(table, units, (Blob("memory", 3000),), (Codec("none"),))
+    source = CountingSource(content, spoil={1000: 1})
+    assert Spool(recipe, source, MemoryMedium()).bring([0, 1]) == 3000
+    with pytest.raises(DigestError):
+        Spool(recipe, CountingSource(content, spoil={1000: 2}), MemoryMedium()).bring([0, 1])

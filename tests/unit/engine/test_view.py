@@ -6,11 +6,13 @@ from __future__ import annotations
 import random
 import threading
 import time
+import tracemalloc
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
+import zstandard
 from images import CountingSource, Pair, pack, seed_of, small_recipe, small_seed
 
 from regraft.build.zchunk import Options
@@ -322,3 +324,22 @@ def test_the_cache_drops_what_was_used_least_recently() -> None:
     assert cache.used == 1000
     cache.make_room(10)
     assert cache.used == 0
+
+
+def test_a_read_of_a_little_of_many_long_units_does_not_hold_them_all() -> None:
+    unit, rows = 1 << 18, 200
+    stored = zstandard.compress(bytes(unit))
+    table, units = OpTable(None), Units(None)
+    for row in range(rows):
+        offset = row * len(stored)
+        number = units.add(blob=0, codec=0, offset=offset, stored=len(stored), length=unit, digest=None)
+        table.add(512, None, Op(Kind.DATA, unit=number))
+    content = stored * rows
+    plan = Plan(Recipe(table, units, (Blob("memory", len(content)),), (Codec("zstd"),)), table, ())
+    view = View(plan, [], [CountingSource(content)], local=(0,), limits=Limits(view_cache=4 * unit))
+    tracemalloc.start()
+    try:
+        assert read(view, 0, 512 * rows) == bytes(512 * rows)
+        assert tracemalloc.get_traced_memory()[1] < 24 * unit
+    finally:
+        tracemalloc.stop()
