@@ -171,3 +171,30 @@ def test_a_base_in_the_middle_is_no_base(site: Path, tmp_path: Path, capsys: pyt
         process.wait(20)
     assert regraft("nbd", *words) == 60
     assert "go on with --merge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["dm-update", "cow"])
+def test_fio_verifies_all_the_time(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = ["--name=job", "--size=8m", "--bs=4k", "--verify=crc32c", "--randrepeat=1", "--verify_state_save=0"]
+    run(tool("fio"), *job, "--rw=write", "--do_verify=0", "--filename=new", "--allow_file_create=1")
+    chance, new = random.Random(7), Path("new").read_bytes()
+    # What fio wrote says where it belongs: the old image has half of it elsewhere, and something else.
+    blocks = [new[start : start + 4096] for start in range(0, len(new), 4096)]
+    moved = blocks[500:1400]
+    chance.shuffle(moved)
+    old = [*blocks[:500], *moved, *(chance.randbytes(4096) for _ in blocks[1400:])]
+    Path("old").write_bytes(b"".join(old))
+    Path("slot").write_bytes(b"".join(old))
+    assert regraft("delta", "old", "new", "-f", form, "-a", "none", "-o", "delta") == 0
+    options = ["--base", "slot", "--merge", "--rate", "3M", "--window", "512Ki", "--progress", "none"]
+    rounds = 0
+    with serving("delta", *options, "--socket", str(tmp_path / "s"), "--name", "x.img") as (announced, _):
+        uri = announced[0]["uri"]
+        while not rounds or left(tmp_path):
+            run(
+                tool("fio"), *job, "--rw=randread", "--ioengine=nbd", f"--uri={uri}", "--iodepth=16", "--verify_fatal=1"
+            )
+            rounds += 1
+    assert rounds > 1
+    assert Path("slot").read_bytes() == new

@@ -145,17 +145,20 @@ class OverlayMount:
 
     def _drop(self) -> None:
         """Back to the base as it was, or leave it as it has become; but not halfway."""
-        self._merge.stop()
-        if self._merge.begun and not self._merge.complete:
-            if self.record.merging:
-                self._merge.start()
-            raise StateError(f"{self.record.base} is changed already: there is no way back", cure=NO_WAY_BACK)
+        working = self._merge.working
         try:
+            self._refuse_halfway()  # if it merges, it goes on undisturbed
+            self._merge.stop()
+            self._refuse_halfway()
             self.detach()
-        except BusyError:
-            if self.record.merging:
+        except (StateError, BusyError):
+            if working:
                 self._merge.start()
             raise
+
+    def _refuse_halfway(self) -> None:
+        if self._merge.begun and not self._merge.complete:
+            raise StateError(f"{self.record.base} is changed already: there is no way back", cure=NO_WAY_BACK)
 
     def status(self) -> dict[str, Any]:
         return {**self._disk.status(), "merge": self._merge.fields()}

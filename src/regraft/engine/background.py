@@ -83,6 +83,11 @@ class Background:
         """Whether all is done, durable and read back."""
         return self.status().state == "complete"
 
+    @property
+    def working(self) -> bool:
+        """Whether it goes on at the moment."""
+        return self.status().state in _WORKING
+
     def status(self) -> Status:
         """A snapshot. `merging` and `verifying` are never said when nobody works; a failure stays until `start`."""
         found = self._work.merge.status()
