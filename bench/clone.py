@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import statistics
@@ -10,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbd
@@ -42,16 +43,23 @@ class _Site:
     def store(self) -> Path:
         return self.folder / "store"
 
-    def publish(self) -> None:
-        """The same chunks for all: casync's usual sizes, zstd, in one store; and a bita archive, zstd."""
+    def publish(self) -> str:
+        """The same chunks for all: casync's usual sizes, zstd, in one store; and a bita archive. Its compression."""
         self.www.mkdir()
         chunks = ("--store", self.www / "default.castr", "--compression", "zstd", *_QUIET)
         for name, image in (("old", self.old), ("new", self.new)):
             run([REGRAFT, "pack", "caibx", image, "-o", self.www / f"{name}.caibx", *chunks])
+        codec = "brotli"  # as bita makes them, if it can be had here
         for name, image in (("old", self.old), ("new", self.new)):
-            run([REGRAFT, "pack", "cba", image, "-o", self.www / f"{name}.cba", "--compression", "zstd", *_QUIET])
+            command = [REGRAFT, "pack", "cba", image, "-o", self.www / f"{name}.cba", *_QUIET]
+            try:
+                run([*command, "--compression", codec, "--compression-level", "2"])
+            except Failed:
+                codec = "none"
+                run([*command, "--compression", codec])
         for kind in ("caibx", "cba"):
             run([REGRAFT, "clone", self.www / f"old.{kind}", self.store / f"old-{kind}", *_QUIET])
+        return codec
 
     def clone(self, source: str, *options: str | Path, into: Path | None = None) -> Ran:
         """Into a store that has not got it: made so again afterwards."""
@@ -64,37 +72,45 @@ class _Site:
 
     def casync(self, tool: Path, url: str) -> Ran:
         out = self.folder / "extracted"
-        out.unlink(missing_ok=True)
-        forget(self.old)
-        ran = run([tool, "extract", f"--store={url}/default.castr", f"--seed={self.old}", f"{url}/new.caibx", out])
-        if out.stat().st_size != self.new.stat().st_size:
-            raise Failed("casync made an image of another size")
-        return ran
+        chunks = f"--store={url}/default.castr"
+        return self._written([tool, "extract", chunks, f"--seed={self.old}", f"{url}/new.caibx", out], out)
 
     def bita(self, tool: Path, url: str) -> Ran:
         out = self.folder / "cloned"
+        return self._written([tool, "clone", "--seed", self.old, f"{url}/new.cba", out], out)
+
+    def _written(self, command: list[str | Path], out: Path) -> Ran:
+        """What a peer takes to have its image on the disk, as ours is when it ends: the sync included."""
         out.unlink(missing_ok=True)
         forget(self.old)
-        return run([tool, "clone", "--seed", self.old, f"{url}/new.cba", out])
+        ran = run(command)
+        began = time.monotonic()
+        with out.open("rb") as file:
+            os.fsync(file.fileno())
+        if out.stat().st_size != self.new.stat().st_size:
+            raise Failed(f"{command[0]} made an image of another size")
+        return replace(ran, wall=ran.wall + time.monotonic() - began)
 
 
 def clone(material: Material, runs: int) -> Iterator[Row]:
     """Clones of the pair over loopback, of the same chunks from the same server as the peer's."""
+    old, new = material.old, material.new
     with ExitStack() as stack:
-        site = _Site(material.old, material.new, stack.enter_context(scratch()))
-        site.publish()
+        site = _Site(old, new, stack.enter_context(scratch()))
+        codec = site.publish()
         url = stack.enter_context(Served(site.www)).url
+        chunks = ("--store", f"{url}/default.castr")
         try:
             tool = peer("casync")
             found = interleaved(
                 runs,
-                ours=lambda: site.clone(f"{url}/new.caibx"),
-                seeded=lambda: site.clone(f"{url}/new.caibx", "--seed", material.old, into=site.folder / "empty"),
+                ours=lambda: site.clone(f"{url}/new.caibx", *chunks),
+                seeded=lambda: site.clone(f"{url}/new.caibx", *chunks, "--seed", old, into=site.folder / "empty"),
                 peer=lambda: site.casync(tool, url),
             )
             yield _faster(
-                "clone", "clone the new image into a store that has the old one, against casync extract --seed OLD,"
-                " both from the same index and chunk files (zstd)", found, "ours", 0.5,
+                "clone", "clone the new image into a store that has the old one, against casync extract --seed OLD"
+                " and a sync, both from the same index and chunk files (zstd)", found, "ours", 0.5,
             )  # fmt: skip
             yield _faster(
                 "clone-seed", "the same into an empty store, with the old image as a seed that has to be cut first,"
@@ -107,16 +123,16 @@ def clone(material: Material, runs: int) -> Iterator[Row]:
             found = interleaved(
                 runs,
                 ours=lambda: site.clone(f"{url}/new.cba"),
-                seeded=lambda: site.clone(f"{url}/new.cba", "--seed", material.old, into=site.folder / "empty"),
+                seeded=lambda: site.clone(f"{url}/new.cba", "--seed", old, into=site.folder / "empty"),
                 peer=lambda: site.bita(bita, url),
             )
-            what = "against bita clone --seed OLD, both from the same archive (zstd)"
+            what = f"against bita clone --seed OLD and a sync, both from the same archive ({codec})"
             yield _faster("clone-bita", f"clone into a store that has the old image, {what}", found, "ours", 0.5)
             yield _faster("clone-bita-seed", f"clone into an empty store with --seed OLD, {what}", found, "seeded", 0.5)
         except Failed as error:
             yield Row("clone-bita", str(error), "-", "-")
-        yield from _second(site, url, runs)
-        yield from _slow(material, runs)
+    yield from _second(material, runs)
+    yield from _slow(material, runs)
 
 
 def _faster(name: str, what: str, found: dict[str, Series], ours: str, goal: float) -> Row:
@@ -124,22 +140,21 @@ def _faster(name: str, what: str, found: dict[str, Series], ours: str, goal: flo
     return at_most(name, what, found[ours].spread(), found["peer"].spread(), ratio, goal)
 
 
-def _second(site: _Site, url: str, runs: int) -> Iterator[Row]:
+def _second(material: Material, runs: int) -> Iterator[Row]:
     """The same command again, beside the first clone of an image into an empty store."""
-    store = site.folder / "second"
+    with scratch() as folder, Served(material.large_artifact.parent) as server:
+        store, url = folder / "second", f"{server.url}/{material.large_artifact.name}"
 
-    def first() -> Ran:
-        shutil.rmtree(store, ignore_errors=True)
-        return run([REGRAFT, "clone", f"{url}/new.cba", store / "new", *_QUIET])
+        def clone() -> Ran:
+            return run([REGRAFT, "clone", url, store / "new", *_QUIET])
 
-    def started() -> Ran:
-        return run([REGRAFT, "--version"])
+        def first() -> Ran:
+            shutil.rmtree(store, ignore_errors=True)
+            return clone()
 
-    found = interleaved(
-        runs, ours=first, again=lambda: run([REGRAFT, "clone", f"{url}/new.cba", store / "new", *_QUIET]), start=started
-    )
+        found = interleaved(runs, ours=first, again=clone, start=lambda: run([REGRAFT, "--version"]))
     yield at_most(
-        "clone-second", "the same clone again, nothing changed, against the first"
+        "clone-second", "clone an image of 1 GiB again, nothing changed, against the first time"
         f" (of it {found['start'].wall:.2f} s are the start of Python)", found["again"].spread(),
         found["ours"].spread(), found["again"].wall / found["ours"].wall, 0.05,
     )  # fmt: skip
@@ -159,6 +174,7 @@ def _slow(material: Material, runs: int) -> Iterator[Row]:
         site.publish()
         server = stack.enter_context(Served(site.www))
         url = stack.enter_context(_relayed(server.url))
+        chunks = ("--store", f"{url}/default.castr")
         server.taken()
         asked: list[int] = []
 
@@ -169,7 +185,7 @@ def _slow(material: Material, runs: int) -> Iterator[Row]:
 
         found = interleaved(
             min(runs, 2),
-            ours=lambda: counted(lambda: site.clone(f"{url}/new.caibx")),
+            ours=lambda: counted(lambda: site.clone(f"{url}/new.caibx", *chunks)),
             cba=lambda: counted(lambda: site.clone(f"{url}/new.cba")),
             peer=lambda: counted(lambda: site.casync(tool, url)),
         )
@@ -204,7 +220,7 @@ def _relayed(url: str) -> Iterator[str]:
 
 
 def served(material: Material, runs: int) -> Iterator[Row]:
-    """The image in a chunk store beside the same image as a flat file; by fio if it is there, else our own client."""
+    """The image in a chunk store, beside a flat file; by fio if it is there, else by a client of ours."""
     measure = nbd.measure if shutil.which("fio") else nbd.measure_lean
     with ExitStack() as stack:
         folder = stack.enter_context(scratch())

@@ -71,7 +71,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=target,
             stderr=words,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(environment or {})},  # as everywhere else
         )
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.monotonic() - began

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import regraft
 from loops import need_root
 from tools import missing, tool
 
@@ -23,12 +24,13 @@ from tools import missing, tool
 COMPARE = """
 import filecmp, json, os, subprocess, sys
 from regraft.blockdev import loop, mounting
-from regraft.blockdev.export import FileExport
 from regraft.blockdev.fuse.mount import mount_file
+from regraft.cli._export import open_export
 from regraft.errors import BusyError
-image, tree, kind, folder = sys.argv[1:]
+image, what, tree, kind, folder = sys.argv[1:]
 words = []
-file = mount_file(FileExport(image), folder + "/file", report=words.append)
+opened = open_export(what)
+file = mount_file(opened.__enter__(), folder + "/file", report=words.append)
 found = {"size": os.path.getsize(file.path), "mode": oct(os.stat(file.path).st_mode)}
 found["same"] = filecmp.cmp(image, file.path, shallow=False)
 try:
@@ -110,12 +112,18 @@ def made(kind: str, tree: Path, image: Path) -> Path:
     return image
 
 
+@pytest.mark.parametrize("place", ["file", "store"])
 @pytest.mark.parametrize("kind", IMAGES)
-def test_every_file_of_the_tree_comes_back(tmp_path: Path, tree: Path, kind: str) -> None:
+def test_every_file_of_the_tree_comes_back(tmp_path: Path, tree: Path, kind: str, place: str) -> None:
     if f"\t{kind}\n" not in Path("/proc/filesystems").read_text():
         pytest.skip(f"this kernel has no {kind}")
     image = made(kind, tree, tmp_path / "image")
-    done = alone(sys.executable, "-c", COMPARE, image, tree, kind, tmp_path)
+    what = image
+    if place == "store":
+        what = tmp_path / "store" / "v1"
+        assert regraft("pack", "cba", image, "-o", tmp_path / "image.cba", "--compression", "none") == 0
+        assert regraft("clone", tmp_path / "image.cba", what) == 0
+    done = alone(sys.executable, "-c", COMPARE, image, what, tree, kind, tmp_path)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert found.pop("files") == 62
