@@ -36,7 +36,6 @@ from regraft.model import Digest, Kind, Plan
 #: In the column of batches: the row stays where it is.
 _STAYS = 0xFFFF_FFFF
 
-
 #: Part of a batch: first row, number of rows, whether they are zeros, their bytes.
 Piece: TypeAlias = tuple[int, int, bool, memoryview]
 
@@ -217,15 +216,9 @@ class Merge:
         schedule = ordering.order(self.plan, window=self._window, limits=self._limits)
         try:
             wrong = wrong_in_base(
-                self.plan,
-                self._reader(schedule),
-                self.base,
-                self._base_digest,
-                self._base_size,
-                identified=self._identified,
-                limits=self._limits,
-                progress=self._progress,
-            )
+                self.plan, self._reader(schedule), self.base, self._base_digest, self._base_size,
+                identified=self._identified, limits=self._limits, progress=self._progress,
+            )  # fmt: skip
         except DigestError:
             # An earlier run may have ended, and its journal be gone, without anybody having heard of it.
             if self._digest is None or self.base.size < self.plan.size or not self._is_complete():
@@ -427,9 +420,8 @@ class Merge:
     def _install(self, batch: int) -> None:
         """Write the window in place, from the journal. Its end is recorded with the next batch, or by `_settle`."""
         window, table = self._gate.window or {}, self.plan.table
-        for first, count, _ in ordering.runs(
-            self.plan, self.schedule.batch(batch), self.schedule.choice, self._limits.batch
-        ):
+        rows, choice = self.schedule.batch(batch), self.schedule.choice
+        for first, count, _ in ordering.runs(self.plan, rows, choice, self._limits.batch):
             size = table.bounds[first + count] - table.bounds[first]
             view = memoryview(bytearray(size))
             if self.journal.medium.read_into(window[first], view) < size:
@@ -456,9 +448,8 @@ class Merge:
         """Runs of a batch, verified. Zeros have no bytes unless they are asked for. A piece is gone with the next."""
         table, rows = self.plan.table, self.rows
         buffer = memoryview(bytearray(min(self._limits.batch, self.plan.size)))
-        for first, count, zeros in ordering.runs(
-            self.plan, self.schedule.batch(batch), self.schedule.choice, self._limits.batch
-        ):
+        chosen, choice = self.schedule.batch(batch), self.schedule.choice
+        for first, count, zeros in ordering.runs(self.plan, chosen, choice, self._limits.batch):
             size = table.bounds[first + count] - table.bounds[first]
             if zeros and not zeros_too:
                 yield first, count, True, buffer[:0]
