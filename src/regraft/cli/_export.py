@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from regraft.cli._network import Network
+from regraft.cli._options import USUAL, Places
 from regraft.engine.progress import QUIET, Progress
 from regraft.errors import RegraftError, UsageError
 from regraft.limits import DEFAULT, Limits
@@ -27,6 +28,7 @@ def open_export(
     *,
     name: str = "",
     network: Network | None = None,
+    stores: Places = USUAL,
     seeds: Sequence[str] = (),
     keep: str | None = None,
     read_ahead: bool = True,
@@ -40,6 +42,8 @@ def open_export(
     file that takes what was obtained, and so becomes the image. read_ahead: fetch ahead of sequential readers, and
     complete what is kept. `name`: of the export, instead of the file's. `report` is told, from any thread, of what goes
     wrong without failing a read.
+
+    `stores`: where the chunk files of a casync index are.
 
     Raises UsageError, SourceError, FormatError, TransportError; StateError, BusyError or MediumError for `keep`.
     """
@@ -57,7 +61,8 @@ def open_export(
             export.close()
         return
     with ExitStack() as stack:
-        yield _open_plan(stack, what, name, network or Network(), seeds, keep, read_ahead, report, progress, limits)
+        net = network or Network()
+        yield _open_plan(stack, what, name, net, stores, seeds, keep, read_ahead, report, progress, limits)
 
 
 def _open_plan(
@@ -65,6 +70,7 @@ def _open_plan(
     what: str,
     name: str,
     network: Network,
+    stores: Places,
     seeds: Sequence[str],
     keep: str | None,
     read_ahead: bool,
@@ -79,7 +85,7 @@ def _open_plan(
     from regraft.engine.seeds import open_seed
     from regraft.engine.view import View
 
-    artifact = stack.enter_context(open_artifact(what, network, limits=_patience(limits)))
+    artifact = stack.enter_context(open_artifact(what, network, stores, limits=_patience(limits)))
     recipe = artifact.recipe
     kept = _open_keep(keep, recipe, limits) if keep else None
     if kept is not None:

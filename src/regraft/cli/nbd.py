@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, seed_option
+from regraft.cli._options import Places, examples, json_option, progress_option, seed_option, store_options
 from regraft.cli._output import SCHEMA, say
 from regraft.cli._progress import meter
 from regraft.errors import UsageError
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM): TLS is then required of every client.")
 @click.option("--tls-key", metavar="FILE", help="Key of the certificate (PEM).")
 @click.option("--tls-ca", metavar="FILE", help="Only clients with a certificate by these authorities (PEM).")
+@store_options
 @network_options
 @progress_option
 @json_option
@@ -59,6 +60,7 @@ def command(
     tls_cert: str | None,
     tls_key: str | None,
     tls_ca: str | None,
+    stores: Places,
     network: Network,
     progress: str,
     as_json: bool,
@@ -90,6 +92,7 @@ def command(
                     what,
                     name=names[row] if row < len(names) else "",
                     network=network,
+                    stores=stores,
                     seeds=seeds,
                     keep=keep,
                     read_ahead=not no_read_ahead,
