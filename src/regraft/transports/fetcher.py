@@ -50,13 +50,13 @@ class Pace:
         self._throttle, self._sleep = Throttle(rate, clock=timing.clock), timing.sleep
         self._lock = threading.Lock()
 
-    def wait(self, count: int) -> bool:
-        """Wait until `count` more bytes were allowed to come; whether that took any time."""
+    def wait(self, count: int) -> float:
+        """Wait until `count` more bytes were allowed to come; the seconds that this took."""
         with self._lock:
             seconds = self._throttle.wait(count)
         if seconds > 0:
             self._sleep(seconds)
-        return seconds > 0
+        return seconds
 
 
 class Fetcher:

@@ -88,8 +88,8 @@ class Response:
                     StallError(f"{self.location.url}: less than {self._limits.low_speed} bytes per second arrive")
                 )
             self._window, self._window_bytes = now, 0
-        if self._pace is not None and self._pace.wait(len(data)):
-            self.resume()
+        if self._pace is not None:
+            self._window += self._pace.wait(len(data))  # which is not the peer's time
         return data
 
     def resume(self) -> None:
