@@ -47,7 +47,7 @@ class Check:
 
 
 class Cached:
-    """`origin` through a cache: what is read once is found there the next time, by casync and desync too.
+    """`origin` through a cache: what is read once is found there the next time. The cache is a store as any other.
 
     A file enters only if it is the chunk that its name says, and counts only if it still is: else it is read from
     `origin` again and replaced. A cache that cannot be read or written is done without; `report` is told, once.
