@@ -28,7 +28,7 @@ def test_every_step_of_the_guide_works(tmp_path: Path, pair: Pair) -> None:
     (tmp_path / "old.ext4").write_bytes(pair.old)
     (tmp_path / "new.ext4").write_bytes(pair.new)
     commands = _COMMAND.findall(GUIDE.read_text(encoding="utf-8"))
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         done = subprocess.run([bash, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stderr)

@@ -85,16 +85,29 @@ def open_stores(
     remote: list[UrlStore] = []
     for location in places.stores or usual:
         if not is_url(location):
-            opened.append(Retrying(LocalStore(location)))
+            opened.append(_local(location))
             continue
-        from regraft.transports.chunkstore import UrlStore
-
         if fetcher is None:
             fetcher = stack.enter_context(network.connect(limits))
-        remote.append(UrlStore(fetcher, location))
+        remote.append(_remote(location, fetcher))
         opened.append(remote[-1])
     if places.cache is not None:
         cache = LocalStore(places.cache)
         opened = [Cached(store, cache, check, report=say) for store in opened]
     threads = network.limits(limits).chunk_connections if remote else LOCAL_THREADS
     return Stores(opened, threads, bool(remote), lambda: sum(store.received for store in remote))
+
+
+def open_store_at(location: str, network: Network, stack: ExitStack) -> ReadStore:
+    """A single store at a path or URL, for as long as `stack` lasts."""
+    return _remote(location, stack.enter_context(network.connect())) if is_url(location) else _local(location)
+
+
+def _local(location: str) -> ReadStore:
+    return Retrying(LocalStore(location))
+
+
+def _remote(location: str, fetcher: Fetcher) -> UrlStore:
+    from regraft.transports.chunkstore import UrlStore
+
+    return UrlStore(fetcher, location)

@@ -48,7 +48,7 @@ def command(
     what: str, place: str, seeds: tuple[str, ...], replace: bool, dry_run: bool, stores: Places,
     network: Network, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Bring the image of WHAT (a zchunk file, a bita archive, or its URL) into a chunk store, as NAME.
+    """Bring the image of WHAT (a chunked artifact: a path or URL) into a chunk store, as NAME.
 
     Only chunks that neither the store nor a seed has are fetched and written. The store is made if there is none.
     Interrupted, the same command continues.

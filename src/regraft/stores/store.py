@@ -217,17 +217,25 @@ def open_store(place: str | Directory, *, create: bool = False, limits: Limits =
     return store
 
 
+def holds_chunk_files(path: str) -> bool:
+    """Whether this folder looks like a casync store, which has no mark: folders named by first digits of digests."""
+    if not os.path.isdir(path):
+        return False
+    content = os.listdir(path)
+    return names.MARKER not in content and any(_CASYNC.fullmatch(name) for name in content)
+
+
 def check_chunk_files(path: str) -> None:
     """Raise StateError if this folder is a store of packs, and not one with a file for each chunk, or if it is neither.
 
-    casync's stores have no mark: they are empty, or have folders that are named by the first digits of digests.
+    An empty one passes.
     """
     content = os.listdir(path)
     if names.MARKER in content:
         raise StateError(
             f"{path} is a chunk store of `regraft clone`, not a casync store", cure="use `regraft store gc` on it"
         )
-    if content and not any(_CASYNC.fullmatch(name) for name in content):
+    if content and not holds_chunk_files(path):
         raise StateError(f"{path} is not a casync store: it holds {min(content)}", cure="give a .castr folder")
 
 

@@ -158,3 +158,32 @@ def test_each_kind_of_store_is_known(folder: Path, capsys: Capture) -> None:
     assert "`regraft store prune`" in capsys.readouterr().err
     assert regraft("store", "prune", ".", "new.caibx") == 60
     assert "not a casync store: it holds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("digest", ["sha256", "sha512-256"])
+def test_a_store_is_verified_and_repaired(
+    folder: Path, server: StaticServer, capsys: Capture, digest: str, remote: bool
+) -> None:
+    options = ("--digest", digest, "--store")
+    assert regraft("pack", "caibx", "new", "-o", "x.caibx", *options, "here.castr") == 0
+    assert regraft("pack", "caibx", "new", "-o", "x.caibx", "--compression", "none", *options, "there.castr") == 0
+    sound = reported(capsys, "store", "verify", "here.castr")
+    assert sound["sound"]
+    assert (sound["chunks"], sound["damaged"]) == (len(chunks("x.caibx")), [])
+    bad = sorted((folder / "here.castr").rglob("*.cacnk"))[:4]
+    for file, content in zip(bad, (b"", b"x", bad[0].read_bytes(), bytes(30_000_000)), strict=True):
+        file.write_bytes(content)
+    if remote:
+        (folder / "there.castr" / bad[0].relative_to(folder / "here.castr").with_suffix("")).write_bytes(b"bad too")
+    assert regraft("store", "verify", "here.castr") == 60
+    assert capsys.readouterr().err.count(": damaged") == 4
+    source = f"{server.url}/there.castr" if remote else "there.castr"
+    assert regraft("store", "verify", "here.castr", "--repair-from", source, "--json") == (60 if remote else 0)
+    facts = json.loads(capsys.readouterr().out)
+    assert (len(facts["damaged"]), len(facts["repaired"])) == (4, 3 if remote else 4)
+    assert regraft("store", "verify", "here.castr") == (60 if remote else 0)
+    if not remote:
+        assert regraft("unpack", "x.caibx", "--store", "here.castr", "-o", "image") == 0
+    assert regraft("clone", "new.caibx", "images/v1", "--store", "far/all.castr") == 0
+    assert regraft("store", "verify", "images", "--repair-from", source) == 2
