@@ -3,7 +3,7 @@
 
 bench/run.py [--json] [--runs N] [--row NAME]...
 
-NAME: pack, index, casync, install, kept, link, merge, memory, layout
+NAME: pack, index, casync, install, kept, link, merge, memory, layout, clone, served, store-memory
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import sys
 from dataclasses import asdict
 
 import material
+from clone import clone, served, store_memory
 from layout import layout
 from rows import ROWS, Row, measure
 
 ROWS["layout"] = layout
+ROWS |= {"clone": clone, "served": served, "store-memory": store_memory}
 
 
 def main() -> None:

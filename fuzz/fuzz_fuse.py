@@ -21,8 +21,8 @@ class _Zeros:
         if not 0 <= offset <= offset + len(view) <= self.size:
             raise AssertionError(f"a read of {len(view)} bytes at {offset}")
 
-    def direct(self, offset: int, length: int) -> int:
-        return -1
+    def direct(self, offset: int, length: int) -> None:
+        return None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         yield Extent(length, hole=True)

@@ -35,8 +35,8 @@ class _Disk:
             raise SourceError("a bad block")
         view[:] = b"\xaa" * len(view)
 
-    def direct(self, offset: int, length: int) -> int:
-        return -1
+    def direct(self, offset: int, length: int) -> None:
+        return None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         assert length

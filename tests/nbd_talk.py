@@ -47,8 +47,8 @@ class PatternExport:
             raise SourceError(f"read at {offset}: a bad block; password=secret")
         view[:] = self.content[offset : offset + len(view)]
 
-    def direct(self, offset: int, length: int) -> int:
-        return -1
+    def direct(self, offset: int, length: int) -> None:
+        return None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         end = offset + length

@@ -12,9 +12,16 @@ import pytest
 from commands import regraft
 from tools import tool
 
-from regraft.errors import MissingError
-from regraft.formats import cba, verity
+from regraft.blockdev.nbd.exports import Exports
+from regraft.blockdev.nbd.server import Server, listen_unix
+from regraft.cli._export import open_export
+from regraft.cli._network import Network
+from regraft.cli._verity import with_tree
+from regraft.errors import LimitError, MissingError
+from regraft.formats import cba, verity, zchunk
 from regraft.formats.codecs import brotli
+from regraft.limits import Limits
+from regraft.server.static import StaticServer
 
 UUID = "12345678-1234-5678-1234-567812345678"
 
@@ -66,7 +73,54 @@ def test_what_is_packed_is_verified(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert veritysetup("verify", image, tree, root).returncode != 0
 
 
-def test_zchunk_files_have_no_place_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "image").write_bytes(b"x")
-    assert regraft("pack", "zck", tmp_path / "image", "-o", tmp_path / "x.zck", "--verity") == 11
-    assert "pack cba --verity" in capsys.readouterr().err
+def test_zchunk_files_carry_it_past_stock_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = random.Random(3).randbytes(700_001)
+    image, archive, tree = tmp_path / "image", tmp_path / "x.zck", tmp_path / "tree"
+    image.write_bytes(content)
+    assert regraft("pack", "zck", image, "-o", archive, "--verity", "--json", "--progress", "none") == 0
+    root = json.loads(capsys.readouterr().out)["verity"]["root_hash"]
+    metadata = dict(zchunk.parse_header(archive.read_bytes()).metadata)
+    assert metadata["verity.root"].decode() == root
+    tree.write_bytes(metadata["verity.tree"])
+    image.write_bytes(content + bytes(-len(content) % 4096))
+    assert veritysetup("verify", image, tree, root).returncode == 0
+    done = subprocess.run([tool("unzck"), str(archive)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["cba", "zck"])
+def test_an_image_with_its_tree_comes_through_a_chunk_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """What a device would be given by `mount STORE/NAME --verity`, read over NBD and judged by veritysetup."""
+    content = random.Random(5).randbytes(3_000_123)
+    image, archive, place = tmp_path / "image", tmp_path / f"image.{kind}", str(tmp_path / "store" / "v1")
+    image.write_bytes(content)
+    compression = ["--compression", "none"] if kind == "cba" else []
+    assert regraft("pack", kind, image, "-o", archive, "--verity", "--json", "--progress", "none", *compression) == 0
+    root = json.loads(capsys.readouterr().out)["verity"]["root_hash"]
+    with StaticServer(tmp_path) as server:
+        assert regraft("clone", f"{server.url}/image.{kind}", place, "--progress", "none") == 0
+    with (
+        open_export(place) as export,
+        with_tree(place, export, root="", offset=0, tree="", network=Network()) as (whole, found),
+        Server(Exports([whole]), [listen_unix(str(tmp_path / "socket"))]) as serving,
+    ):
+        (uri,) = serving.uris(whole)
+        served = tmp_path / "served"
+        subprocess.run([tool("nbdcopy"), uri, str(served)], check=True)
+    assert found.root.hex() == root
+    options = ["--hash-offset", str(found.hash_offset)]
+    assert veritysetup("verify", *options, served, served, root).returncode == 0
+    wrong = bytearray(served.read_bytes())
+    wrong[2_000_000] ^= 1
+    served.write_bytes(wrong)
+    assert veritysetup("verify", *options, served, served, root).returncode != 0
+
+
+def test_a_tree_too_large_for_a_zchunk_header_is_refused() -> None:
+    with pytest.raises(LimitError, match="bytes of metadata"):
+        zchunk.metadata_elements({"verity.tree": bytes(5000)}, Limits(optional_elements=5, optional_element_size=1024))
+    parts = zchunk.metadata_elements({"a": bytes(5000), "b": b""}, Limits(optional_element_size=1024))
+    assert max(len(data) for _, data in parts) == 1024

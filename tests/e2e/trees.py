@@ -22,18 +22,18 @@ class Images:
     images: dict[str, Path]
 
 
-def make_tree(folder: Path, *, seed: int = 12, files: int = 120) -> Path:
-    """About two megabytes: texts, noise, an empty file, a sparse one, links, a deep folder."""
+def make_tree(folder: Path, *, seed: int = 12, files: int = 60) -> Path:
+    """About a megabyte: texts, noise, an empty file, a sparse one, links, a deep folder."""
     chance = random.Random(seed)
     words = [chance.randbytes(chance.randint(3, 40)) for _ in range(500)]
     for number in range(files):
         path = folder / f"part{number % 7}" / f"file{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(chance.choices(words, k=chance.randint(0, 900))))
-    (folder / "noise").write_bytes(chance.randbytes(700_000))
+    (folder / "noise").write_bytes(chance.randbytes(400_000))
     (folder / "empty").touch()
     with (folder / "sparse").open("wb") as file:
-        file.seek(1 << 20)
+        file.seek(500_000)
         file.write(b"end")
     deep = folder / "/".join("abcdefgh")
     deep.mkdir(parents=True)
@@ -45,7 +45,7 @@ def make_tree(folder: Path, *, seed: int = 12, files: int = 120) -> Path:
 def make_image(tree: Path, kind: str, image: Path) -> Path:
     """An image of a tree."""
     commands = {
-        "ext4": ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", str(tree), str(image), "8M"],
+        "ext4": ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", str(tree), str(image), "4M"],
         "squashfs": ["mksquashfs", str(tree), str(image), "-quiet", "-no-progress", "-comp", "zstd"],
         "erofs": ["mkfs.erofs", "-zlz4hc", str(image), str(tree)],
     }

@@ -28,31 +28,56 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "new").write_bytes(b"".join(pieces))
     sizes = ["--avg-chunk-size", "8KiB", "--min-chunk-size", "2KiB", "--max-chunk-size", "64KiB"]
     assert regraft("pack", "cba", folder / "new", "-o", folder / "new.cba", "--compression", "none", *sizes) == 0
+    assert regraft("pack", "zck", folder / "new", "-o", folder / "new.zck") == 0
     return folder
 
 
-def merging(site: Path, slot: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = ["merge", site / "new.cba", "--base", slot, "--window", "128Ki", "--progress", "none", *more]
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of blocks that were swapped, rotated, changed in a byte, and replaced; and its deltas."""
+    folder = tmp_path_factory.mktemp("blocks")
+    chance = random.Random(9)
+    old = [chance.randbytes(4096) for _ in range(400)]
+    new = old[:]
+    for start in range(0, 240, 6):  # cycles of six
+        new[start : start + 6] = [*old[start + 1 : start + 6], old[start]]
+    for number in range(240, 300):  # xor
+        new[number] = old[number][:-1] + bytes([old[number][-1] ^ 9])
+    for number in range(300, 380):
+        new[number] = chance.randbytes(4096)
+    (folder / "old").write_bytes(b"".join(old))
+    (folder / "new").write_bytes(b"".join(new) + b"tail")
+    for name, *options in (("new.diff", "dm-update", "-a", "none"), ("new.cow", "cow", "-a", "none")):
+        assert regraft("delta", folder / "old", folder / "new", "-o", folder / name, "-f", *options) == 0
+    return folder
+
+
+def merging(site: Path, slot: Path, *more: str, plan: str = "new.cba") -> subprocess.Popen[bytes]:
+    command = ["merge", site / plan, "--base", slot, "--window", "128Ki", "--progress", "none", *more]
     return subprocess.Popen([sys.executable, "-m", "regraft.cli", *map(str, command)], stdout=subprocess.PIPE)
 
 
-def test_killed_at_any_moment_it_goes_on(site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plan", ["new.cba", "new.zck", "new.diff", "new.cow"])
+def test_killed_at_any_moment_it_goes_on(request: pytest.FixtureRequest, tmp_path: Path, plan: str) -> None:
+    site: Path = request.getfixturevalue("site" if plan in ("new.cba", "new.zck") else "blocks")
     slot = tmp_path / "slot"
     slot.write_bytes((site / "old").read_bytes())
     killed = 0
-    for attempt in range(6):
-        child = merging(site, slot, "--rate", "1M")
-        wait_for_a_change(slot, child)
-        time.sleep(0.04 * attempt)
+    for attempt in range(4):
+        child = merging(site, slot, "--rate", "500k", plan=plan)
+        if not attempt:
+            wait_for_a_change(slot, child)
+        time.sleep(0.3 + 0.1 * attempt)
         child.kill()
         child.communicate()
         killed += child.returncode == -signal.SIGKILL
-    assert killed > 3, "it ended too early"
-    assert slot.read_bytes() != (site / "new").read_bytes()
-    child = merging(site, slot, "--json")
+    assert killed > 1, "it ended too early"
+    assert "slot.regraft.merge" in os.listdir(tmp_path)
+    child = merging(site, slot, "--json", plan=plan)
     facts = json.loads(child.communicate()[0])
     assert child.returncode == 0
     assert facts["complete"]
+    assert facts["resumed"]
     assert slot.read_bytes() == (site / "new").read_bytes()
     assert not [name for name in os.listdir(tmp_path) if "merge" in name]
 

@@ -92,20 +92,31 @@ def until(condition: Callable[[], object], what: str, timeout: float = 20) -> No
         time.sleep(0.02)
 
 
-def failing_blocks(device: str, block: int = 4096) -> list[int]:
-    """The numbers of the blocks that cannot be read, past the page cache. Other errors than EIO are raised."""
+def failing_blocks(device: str, block: int = 4096, stride: int = 64) -> list[int]:
+    """The numbers of the blocks that cannot be read from the device. Other errors than EIO are raised.
+
+    `stride` blocks are tried at once; only where that fails, each by itself.
+    """
     bad = []
     forget()
     handle = os.open(device, os.O_RDONLY)
     try:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)
-        for number in range(os.lseek(handle, 0, os.SEEK_END) // block):
-            try:
-                os.pread(handle, block, number * block)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                bad.append(number)
+        count = os.lseek(handle, 0, os.SEEK_END) // block
+        for first in range(0, count, stride):
+            most = min(stride, count - first)
+            if not _readable(handle, first * block, most * block):
+                blocks = range(first, first + most)
+                bad += [number for number in blocks if not _readable(handle, number * block, block)]
     finally:
         os.close(handle)
     return bad
+
+
+def _readable(handle: int, offset: int, length: int) -> bool:
+    try:
+        return len(os.pread(handle, length, offset)) == length
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False

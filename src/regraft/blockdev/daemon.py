@@ -77,6 +77,9 @@ class Control:
                 self._mount.hand_over(line)
                 self.handed_over = True
                 self._wake.set()
+            elif isinstance(question, str) and (answer := self._mount.answer(question)) is not None:
+                records.say(line, answer)
+                self._wake.set()
             else:
                 records.say(line, {"error": {"status": 1, "cause": f"nobody knows {question!r}", "cure": ""}})
         except RegraftError as error:
@@ -117,7 +120,7 @@ def serve(mount: Mount, control: Control, wake: threading.Event, faults: Faults)
         if control.detached or not mount.tend():
             break
     control.close()
-    if not control.handed_over:
+    if not control.handed_over and not mount.keeps_record:
         with suppress(RegraftError):
             records.remove(mount.record.stem)
 

@@ -57,6 +57,11 @@ class Flag(IntFlag):
     NO_FLUSH = 1 << 11
 
 
+def is_name(text: str) -> bool:
+    """Whether a device may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A line of a table: `length` sectors from `start` on are made by `kind` as `parameters` say."""
@@ -102,7 +107,7 @@ def _word(device: str) -> str:
 
 def build(name: str, *, flags: int = 0, targets: Sequence[Target] = (), size: int = 0, uuid: str = "") -> bytearray:
     """The argument of a call, of at least `size` bytes. Raises UsageError, LimitError."""
-    if name and not _NAME.fullmatch(name):
+    if name and not is_name(name):
         raise UsageError(f"{name!r} is no name for a device", cure="take letters, digits and -._ only")
     body = bytearray()
     for target in targets:
@@ -222,6 +227,19 @@ class DeviceMapper:
             size *= 4
             if size > self._limits.device_mapper_answer:
                 raise LimitError(f"device-mapper: {name} says more than limits.device_mapper_answer")
+
+    def redirect(self, name: str, targets: Sequence[Target], *, flush: bool = True) -> None:
+        """Give a device another table at once, under whatever is mounted on it. flush: let reads that are under way end
+        first."""
+        self.load(name, targets, read_only=True)
+        self.suspend(name, flush=flush, freeze=False)
+        self.resume(name)
+
+    def leads_to(self, name: str, device: str) -> bool:
+        """Whether a device is nothing but the beginning of another one."""
+        number = os.stat(device).st_rdev
+        wanted = f"{os.major(number)}:{os.minor(number)} 0"
+        return [(t.kind, t.parameters) for t in self.status(name, table=True).targets] == [("linear", wanted)]
 
     def exists(self, name: str) -> bool:
         try:

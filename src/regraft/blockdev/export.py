@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from regraft.engine.files import open_source
 from regraft.errors import SourceError
@@ -31,6 +31,14 @@ class Extent:
     length: int
     hole: bool = False
     origin: Origin = Origin.DATA
+
+
+class Piece(NamedTuple):
+    """`length` bytes that lie in an open file, from `offset` on in that file, as they are in the disk."""
+
+    descriptor: int
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,9 @@ class Export(Protocol):
         never a part, never zeros for bytes that could not be had."""
         ...
 
-    def direct(self, offset: int, length: int) -> int:
-        """The descriptor of a file that has these very bytes at the same offset, so that they can be sent without being
-        copied; -1 if there is none, or if it must be `read_into` that reads them, e.g. to verify them."""
+    def direct(self, offset: int, length: int) -> Piece | None:
+        """Where in a file the first of these bytes lie, as many as lie there together, so that they can be sent without
+        being copied; None if in none, or if it must be `read_into` that reads them, e.g. to verify them."""
         ...
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
@@ -111,8 +119,10 @@ class FileExport:
         if done != len(view):
             raise SourceError(f"read {self._medium.name} at {offset}: {len(view)} bytes wanted, {done} there")
 
-    def direct(self, offset: int, length: int) -> int:
-        return self._descriptor if self._device or os.fstat(self._descriptor).st_size >= offset + length else -1
+    def direct(self, offset: int, length: int) -> Piece | None:
+        if self._device or os.fstat(self._descriptor).st_size >= offset + length:
+            return Piece(self._descriptor, offset, length)
+        return None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         # Asked of the file system every time: a hole that was filled since must not be served as zeros.

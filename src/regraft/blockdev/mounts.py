@@ -72,6 +72,11 @@ class Mount(Protocol):
     @property
     def record(self) -> Record: ...
 
+    @property
+    def keeps_record(self) -> bool:
+        """Whether the record stays when the daemon ends."""
+        ...
+
     def tend(self) -> bool:
         """Put right what went wrong since the last call; False once it is no longer there."""
         ...
@@ -81,6 +86,10 @@ class Mount(Protocol):
         ...
 
     def status(self) -> dict[str, Any]: ...
+
+    def answer(self, question: str) -> dict[str, Any] | None:
+        """What only this kind of mount is asked; None if it does not know the question. Raises RegraftError."""
+        ...
 
     def hand_over(self, line: socket.socket) -> None:
         """Give all of it to the process at the other end. Raises StateError, and goes on, if that fails."""
@@ -93,6 +102,8 @@ class Mount(Protocol):
 
 class NbdMount:
     """An export as a disk of the kernel. Begin with `attach`, `reattach` or `take_over`."""
+
+    keeps_record = False
 
     def __init__(
         self, export: Export, attachment: Attachment, record: Record, faults: Faults, *, limits: Limits = DEFAULT
@@ -118,11 +129,14 @@ class NbdMount:
         self.record = replace(self.record, target=device)
         set_queue(index_of(device), _QUEUE)
 
-    def reattach(self) -> None:
-        """Give a disk whose daemon has died new connections. Raises BusyError if that lives, or it is another image."""
+    def reattach(self, known: str = "") -> None:
+        """Give a disk whose daemon has died new connections. Raises BusyError if that lives, or it is another image.
+
+        known: the identifier, for kernels that do not tell, if it is not in the record of the device.
+        """
         device = self.record.target
         index = index_of(device)
-        known = identifier_of(index)
+        known = identifier_of(index) or known
         if not known and (record := records.load(device)) is not None:
             known = record.identifier
         if not known:
@@ -186,6 +200,9 @@ class NbdMount:
                 self._gone = True
                 self.close()
 
+    def answer(self, question: str) -> dict[str, Any] | None:
+        return None
+
     def status(self) -> dict[str, Any]:
         return {"state": "serving", "live_connections": self._server.clients, **self._faults.fields()}
 
@@ -221,6 +238,8 @@ class NbdMount:
 class FuseMount:
     """An export as a file."""
 
+    keeps_record = False
+
     def __init__(self, file: FuseFile, record: Record, faults: Faults) -> None:
         self.record, self._file, self._faults = record, file, faults
         self._lock = threading.Lock()
@@ -232,6 +251,9 @@ class FuseMount:
         with self._lock:
             if self._file.alive:
                 self._file.unmount(force=force)
+
+    def answer(self, question: str) -> dict[str, Any] | None:
+        return None
 
     def status(self) -> dict[str, Any]:
         return {"state": "serving", **self._faults.fields()}
@@ -298,14 +320,30 @@ def state_of(record: Record) -> dict[str, Any]:
         "connections": record.connections,
         "verity": {"device": f"/dev/mapper/{record.mapper}", "root_hash": record.root_hash} if record.mapper else None,
     }
+    if record.kind == "overlay":
+        fields |= {"base": record.base, "device": record.device}
     try:
         answer = records.ask(record.stem, "status")
     except RegraftError as error:
         return {**fields, "state": "silent", "errors": 1, "last_errors": [{"what": str(error)}]}
     if answer is not None and isinstance(answer.get("status"), dict):
         return {**fields, **answer["status"]}
-    attached = record.kind == "fuse" or is_attached(index_of(record.target))
+    if record.kind == "overlay":
+        if record.merged:
+            return {**fields, "state": "swapped", "merge": merged_fields(record)}
+        device = record.device
+    else:
+        device = record.target
+    attached = record.kind == "fuse" or (device != "" and is_attached(index_of(device)))
     return {**fields, "state": "dead" if attached else "gone"}
+
+
+def merged_fields(record: Record) -> dict[str, Any]:
+    """What an overlay whose merge is complete says of that."""
+    return {
+        "merged": record.blocks, "total": record.blocks, "state": "complete", "done": record.size, "size": record.size,
+        "error": "", "rate": 0,
+    }  # fmt: skip
 
 
 def _close(sockets: Sequence[socket.socket]) -> None:

@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from regraft.blockdev.attachment import index_of
+from regraft.blockdev.device_mapper import FOLDER as MAPPER
+from regraft.blockdev.device_mapper import is_name
 from regraft.engine.files import FileDirectory
 from regraft.engine.medium import read_all, save
 from regraft.engine.state import state_folder
-from regraft.errors import FormatError, MountError, RegraftError, StateError, UsageError
+from regraft.errors import FormatError, MediumError, MountError, RegraftError, StateError, UsageError
 from regraft.formats import strict_json
 from regraft.limits import DEFAULT, Limits
 
@@ -33,10 +35,15 @@ _SUFFIX = ".json"
 class Record:
     """One mount. target: the device or the file. what: what was mounted, with an absolute path. Times in seconds.
 
-    mapper: the name of the dm-verity device above it, empty if there is none; root_hash: of that.
+    keep: where what is fetched is kept. mapper: the name of the dm-verity device above it, empty if there is none;
+    root_hash: of that.
+
+    Of an overlay, whose record outlives its daemon and the system's run: base: the device that becomes the image;
+    device: of NBD, below the target; merging: whether it was told to merge; merged: whether all of it is in the base;
+    blocks: how many differed; swap: whether the target then goes over to the base by itself.
     """
 
-    kind: str  #: "nbd" or "fuse"
+    kind: str  #: "nbd", "fuse" or "overlay"
     target: str
     what: str
     size: int
@@ -50,6 +57,13 @@ class Record:
     root_hash: str = ""
     hash_offset: int = 0
     tree: str = ""
+    keep: str = ""
+    base: str = ""
+    device: str = ""
+    merging: bool = False
+    merged: bool = False
+    blocks: int = 0
+    swap: bool = True
 
     @property
     def stem(self) -> str:
@@ -57,7 +71,9 @@ class Record:
 
 
 def stem_of(target: str) -> str:
-    """The name of a mount's files: of the device, or a digest of the file's path. Nothing of a path becomes a name."""
+    """The name of a mount's files: of the device, or a digest of the file's path. Nothing else becomes one."""
+    if target.startswith(f"{MAPPER}/") and is_name(name := target.removeprefix(f"{MAPPER}/")):
+        return f"mapper-{name}"
     try:
         return f"nbd{index_of(target)}"
     except UsageError:
@@ -66,6 +82,16 @@ def stem_of(target: str) -> str:
 
 def folder() -> str:
     return os.path.join(state_folder(), "mounts")
+
+
+def _make_folder() -> None:
+    """Only for this user: a record may hold a URL with a password. Raises MediumError."""
+    try:
+        os.makedirs(state_folder(), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(folder(), 0o700)
+    except OSError as error:
+        raise MediumError(f"make {folder()}: {error.strerror}") from None
 
 
 def parse(content: bytes) -> Record:
@@ -84,7 +110,7 @@ def parse(content: bytes) -> Record:
     for name, value in values.items():
         if type(value) is not known[name] or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise StateError(f"the record of a mount has {name} = {value!r}")
-    if values["kind"] not in ("nbd", "fuse"):
+    if values["kind"] not in ("nbd", "fuse", "overlay"):
         raise StateError(f"the record of a mount is of the kind {values['kind']!r}")
     return Record(**values)
 
@@ -95,6 +121,7 @@ def build(record: Record) -> bytes:
 
 def write(record: Record) -> None:
     """Keep a record, in place of an older one of the same target. Raises MediumError."""
+    _make_folder()
     directory = FileDirectory(folder())
     try:
         save(directory, record.stem + _SUFFIX, build(record))
@@ -139,15 +166,22 @@ def _load(stem: str, limits: Limits) -> Record | None:
 
 
 def every(*, limits: Limits = DEFAULT) -> list[Record]:
-    """All that can be read, in order of their names."""
+    """All that can be read, in order of their names. Raises StateError if this user may not look."""
     found = []
-    with suppress(OSError):
-        for name in sorted(os.listdir(folder())):
-            if name.endswith(_SUFFIX):
-                with suppress(RegraftError):
-                    record = _load(name.removesuffix(_SUFFIX), limits)
-                    if record is not None:
-                        found.append(record)
+    try:
+        names = sorted(os.listdir(folder()))
+    except PermissionError as error:
+        raise StateError(
+            f"look into {folder()}: {error.strerror}", cure="ask as the user who mounts, e.g. root"
+        ) from None
+    except OSError:
+        return []
+    for name in names:
+        if name.endswith(_SUFFIX):
+            with suppress(RegraftError):
+                record = _load(name.removesuffix(_SUFFIX), limits)
+                if record is not None:
+                    found.append(record)
     return found
 
 
@@ -156,7 +190,7 @@ def listen(stem: str) -> socket.socket:
 
     Raises MountError.
     """
-    os.makedirs(folder(), exist_ok=True)
+    _make_folder()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fresh = f"{stem}.sock.new"
@@ -177,21 +211,31 @@ def listen(stem: str) -> socket.socket:
 
 
 def connect(stem: str) -> socket.socket | None:
-    """A line to the daemon of a mount; None if it does not live."""
+    """A line to the daemon of a mount; None if it does not live. Raises StateError if nobody can tell."""
     try:
         descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        _check_absent(stem, error)
         return None
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(_ANSWER_TIME)
     try:
         line.connect(f"/proc/self/fd/{descriptor}/{stem}.sock")
-    except OSError:
+    except OSError as error:
         line.close()
+        _check_absent(stem, error)
         return None
     finally:
         os.close(descriptor)
     return line
+
+
+def _check_absent(stem: str, error: OSError) -> None:
+    """Raise StateError unless the error says that there is no daemon: who may not ask must not take it for dead."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
+        raise StateError(
+            f"the daemon of {stem} cannot be asked: {error.strerror}", cure="ask as the user who mounted it, e.g. root"
+        ) from None
 
 
 def say(line: socket.socket, fields: dict[str, Any]) -> None:

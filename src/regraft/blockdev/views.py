@@ -7,7 +7,7 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
-from regraft.blockdev.export import BlockSizes, Export, Extent, FileExport, Origin
+from regraft.blockdev.export import BlockSizes, Export, Extent, FileExport, Origin, Piece
 from regraft.engine.files import FileMedium
 from regraft.errors import MediumError
 from regraft.model.buffers import Buffer
@@ -65,9 +65,9 @@ class Joined:
                 part.read_into(start, view[at : at + count])
             at += count
 
-    def direct(self, offset: int, length: int) -> int:
-        first = self._parts[0]  # only there are offsets the same
-        return first.direct(offset, length) if offset + length <= first.size else -1
+    def direct(self, offset: int, length: int) -> Piece | None:
+        part, start, count = next(self._pieces(offset, length))
+        return part.direct(start, count) if part is not None else None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         for part, start, count in self._pieces(offset, length):

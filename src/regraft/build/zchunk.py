@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Options:
     `zck -u --chunk-hash-type sha256`.
 
     libzstd: "" for the one that python-zstandard brings, "system", or a path: see `build.libzstd`. placement: what
-    moves the cuts.
+    moves the cuts. metadata: goes into optional elements, which stock tools pass over.
     """
 
     digest: Algorithm = Algorithm.SHA256
@@ -48,6 +48,7 @@ class Options:
     libzstd: str = ""
     workers: int = 0
     placement: Placement = UNMOVED
+    metadata: dict[str, bytes] = field(default_factory=dict)
 
     def check(self, limits: Limits) -> None:
         """Raise UsageError, LimitError for what no reader takes."""
@@ -128,7 +129,7 @@ def build(source: Source, out: Medium, options: Options = Options(), *, limits: 
     digests = DigestColumn(algorithm if options.uncompressed_source else None)
     stored, lengths = array("I"), array("I")
     body_hasher = options.digest.hasher()
-    elements = zchunk.rule_elements(source.label)
+    elements = zchunk.rule_elements(source.label) + zchunk.metadata_elements(options.metadata, limits)
     with body() as file:
 
         def add(chunk: bytes, digest: bytes, plain_digest: bytes, length: int) -> None:

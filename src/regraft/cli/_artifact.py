@@ -19,6 +19,7 @@ from regraft.engine.medium import Medium
 from regraft.engine.ranges import Range, RangeSource
 from regraft.errors import FormatError, LimitError
 from regraft.formats import caibx, cba, ihop, zchunk
+from regraft.formats.image_description import Description
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, Recipe
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "Header", "is_url", "open_artifact", "open_header", "read_any_header", "read_header"]
 
 Header: TypeAlias = "zchunk.Header | cba.Header | caibx.Header | ihop.Header"
+#: What an opened artifact says of itself: its header, or the description of an image in a store.
+Words: TypeAlias = "Header | Description"
 
 #: What every artifact has at least, and what tells how long its header is, or that it is all of the file.
 _FIRST = zchunk.SHORTEST
@@ -47,7 +50,7 @@ class Artifact:
     remote: whether any of them come over the network. wire: bytes that have come over it so far.
     """
 
-    header: Header
+    header: Words
     recipe: Recipe
     blob: RangeSource
     remote: bool = False
@@ -60,11 +63,14 @@ def is_cba(head: bytes) -> bool:
 
 
 def is_artifact(location: str) -> bool:
-    """Whether `location` is a chunked artifact and not an image: a URL, or a file that begins like one.
+    """Whether `location` is a chunked artifact and not an image: a URL, an image of a store, or a file that begins
+    like one.
 
     Raises SourceError.
     """
-    if is_url(location):
+    from regraft.stores.places import stored
+
+    if is_url(location) or stored(location) is not None:
         return True
     medium = open_source(location)
     try:
@@ -150,12 +156,19 @@ def _header(head: _Head, limits: Limits) -> tuple[Header, bytes]:
 def open_artifact(
     location: str, network: Network, stores: Places = USUAL, *, limits: Limits = DEFAULT
 ) -> Iterator[Artifact]:
-    """Open the artifact at a path or URL: a zchunk file, bita archive, casync index or ihop description.
+    """Open the artifact at a path or URL: a zchunk file, bita archive, casync index or ihop description; or an image of
+    a chunk store, as STORE/NAME, whose `blob` is the image itself.
 
     stores: where chunk files are looked for, instead of the usual places beside the artifact, and kept.
-    Raises FormatError, TransportError, SourceError.
+    Raises FormatError, TransportError, SourceError, StateError.
     """
+    from regraft.stores.places import open_stored, stored
+
     with ExitStack() as stack:
+        if (place := stored(location)) is not None:
+            image = stack.enter_context(open_stored(place, limits=limits))
+            yield Artifact(image.description, image.as_one(), LocalBlob(image.medium))
+            return
         if is_url(location):
             fetcher = stack.enter_context(network.connect(limits))
             remote = fetcher.open(location)

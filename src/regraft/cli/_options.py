@@ -20,7 +20,11 @@ progress_option = click.option(
     help="Progress on stderr: a bar on a terminal, JSON events (one per line), or nothing.",
 )
 seed_option = click.option(
-    "--seed", "seeds", multiple=True, metavar="PATH", help="Local bytes to reuse: a file or block device. Repeatable."
+    "--seed",
+    "seeds",
+    multiple=True,
+    metavar="PATH",
+    help="Local bytes to reuse: a file, a block device, or an image of a chunk store as STORE/NAME. Repeatable.",
 )
 workers_option = click.option(
     "--threads", "workers", type=click.IntRange(0, 256), default=0, help="Threads to use; 0: one per core."

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from regraft.blockdev.export import BlockSizes, Extent, Origin
+from regraft.blockdev.export import BlockSizes, Extent, Origin, Piece
 from regraft.engine.files import FileMedium
+from regraft.engine.state import identity_of
 from regraft.engine.view import View, Whence
+from regraft.stores.scattered import Scattered
 
 _ORIGINS = {
     Whence.ZERO: Origin.ZERO,
@@ -34,11 +36,18 @@ class PlanExport:
     def ready(self, offset: int, length: int) -> bool:
         return self.view.ready(offset, length)
 
-    def direct(self, offset: int, length: int) -> int:
+    @property
+    def identity(self) -> bytes:
+        """The same for the same image from the same artifact."""
+        return identity_of(self.view.plan.recipe)
+
+    def direct(self, offset: int, length: int) -> Piece | None:
         medium = self.view.medium
+        if isinstance(medium, Scattered):
+            medium, offset, length = medium.run(offset, length)
         if isinstance(medium, FileMedium) and medium.size >= offset + length:
-            return medium.fileno()
-        return -1
+            return Piece(medium.fileno(), offset, length)
+        return None
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         for run in self.view.runs(offset, length):

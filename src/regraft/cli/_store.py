@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import click
 
-from regraft.errors import StateError
-
 if TYPE_CHECKING:
+    from regraft.cli._artifact import Artifact
     from regraft.engine.progress import Progress
     from regraft.engine.seeds import Seed
     from regraft.model import Algorithm
@@ -39,33 +38,17 @@ def without_secrets(location: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def metadata_of(artifact: Artifact) -> dict[str, bytes]:
+    """What the artifact's author added to it."""
+    return dict(getattr(artifact.header, "metadata", ()))
+
+
 def open_seeds(
-    places: tuple[str, ...], algorithm: Algorithm | None, chunker: str, held: ExitStack, progress: Progress
+    places: Sequence[str], algorithm: Algorithm | None, chunker: str, held: ExitStack, progress: Progress
 ) -> list[Seed]:
     """Seeds: files, block devices, and images of stores as STORE/NAME, which need not be read to be known."""
-    from regraft.engine.seeds import Seed, index_medium, open_seed
+    from regraft.stores.places import open_seed
 
     if algorithm is None:
-        return []
-    seeds = []
-    for place in places:
-        if not os.path.exists(place) and (store := _store_of(place)) is not None:
-            held.callback(store.close)
-            image = held.enter_context(store.image(os.path.basename(place)))
-            seed = image.seed()
-            if (seed.index.digests.algorithm, seed.index.chunker) != (algorithm, chunker):
-                seed = Seed(image.medium, index_medium(image.medium, algorithm, chunker, progress=progress))
-        else:
-            seed = open_seed(place, algorithm, chunker, progress=progress)
-            held.callback(seed.medium.close)
-        seeds.append(seed)
-    return seeds
-
-
-def _store_of(place: str) -> Store | None:
-    from regraft.stores.store import open_store
-
-    try:
-        return open_store(os.path.dirname(place) or ".")
-    except StateError:
-        return None
+        return []  # nothing could be found in them
+    return [open_seed(place, algorithm, chunker, held, progress=progress) for place in places]

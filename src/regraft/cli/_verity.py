@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the hash tree of an image is found: in its artifact, in a file of its own, or behind the image."""
+"""Where the hash tree of an image is found: in its artifact or, from there, in its description in a chunk store; in a
+file of its own; or behind the image."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from regraft.blockdev.views import Joined
     from regraft.formats.verity import Verity
 
-#: Entries of a bita archive's metadata.
+#: Entries of metadata: of a bita archive, and of an image in a chunk store.
 ROOT, SALT, TREE = "verity.root", "verity.salt", "verity.tree"
 
 
@@ -27,9 +28,10 @@ def with_tree(
 ) -> Iterator[tuple[Joined, Verity]]:
     """The image with the hash tree behind it as one export, and what the tree says of itself.
 
-    root: the root hash in hexadecimal, "" for that of the artifact. offset: where in the image the superblock is, 0 if
-    not there. tree: a file with superblock and tree, "" for that in the artifact. Digests of the tree are checked up to
-    the root, unless it is part of the image. Raises UsageError, FormatError, DigestError, MissingError.
+    root: the root hash in hexadecimal, "" for that of the artifact, or of the description of an image in a store.
+    offset: where in the image the superblock is, 0 if not there. tree: a file with superblock and tree, "" for what the
+    artifact or description has. Digests of the tree are checked up to the root, unless it is part of the image. Raises
+    UsageError, FormatError, DigestError, MissingError.
     """
     from regraft.blockdev.views import Stored, joined
     from regraft.formats import verity
@@ -148,11 +150,11 @@ def _file(path: str, limits: Limits) -> bytes:
 
 def _metadata(what: str, network: Network, limits: Limits) -> dict[str, bytes]:
     from regraft.cli._artifact import open_artifact
-    from regraft.formats import cba
+    from regraft.cli._store import metadata_of
 
     try:
         with open_artifact(what, network, limits=limits) as artifact:
-            return dict(artifact.header.metadata) if isinstance(artifact.header, cba.Header) else {}
+            return metadata_of(artifact)
     except RegraftError as error:
         raise MissingError(
             f"{what} has no hash tree: {error}", cure="pack it with --verity, or give --tree or --hash-offset"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "seeds",
     multiple=True,
     metavar="PATH",
-    help="More local bytes to reuse: a file, a block device, or an image of a store as STORE/NAME. Repeatable.",
+    help="More local bytes to reuse: a file, a block device, or an image of a chunk store as STORE/NAME. Repeatable.",
 )
 @click.option("-f", "--replace", is_flag=True, help="NAME may be another image now.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what it takes. Writes nothing.")
@@ -48,13 +48,14 @@ def command(
     what: str, place: str, seeds: tuple[str, ...], replace: bool, dry_run: bool, stores: Places,
     network: Network, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Bring the image of WHAT (a chunked artifact: a path or URL) into a chunk store, as NAME.
+    """Bring the image of WHAT into a chunk store, as NAME. WHAT is a zchunk file, a bita archive, a casync index, an
+    ihop description, or the URL of one; or an image of another store.
 
     Only chunks that neither the store nor a seed has are fetched and written. The store is made if there is none.
     Interrupted, the same command continues.
     """
     from regraft.cli._artifact import open_artifact
-    from regraft.cli._store import open_seeds, opened, without_secrets
+    from regraft.cli._store import metadata_of, open_seeds, opened, without_secrets
     from regraft.stores.clone import clone
     from regraft.stores.names import split
 
@@ -73,7 +74,7 @@ def command(
             [artifact.blob],
             seeds=media,
             source=without_secrets(what),
-            metadata=_metadata(artifact),
+            metadata=metadata_of(artifact),
             replace=replace,
             workers=workers,
             progress=shown,
@@ -96,11 +97,6 @@ def command(
     else:
         fetched = f"{size(outcome.written)} new in the store, {size(outcome.fetched)} taken from {what}"
         say(f"{place}: {size(outcome.size)}, {fetched}")
-
-
-def _metadata(artifact: Artifact) -> dict[str, bytes]:
-    """What the artifact's author added to it."""
-    return dict(getattr(artifact.header, "metadata", ()))
 
 
 def _forecast(store: Store, name: str, artifact: Artifact, seeds: Sequence[Seed], replace: bool, as_json: bool) -> None:

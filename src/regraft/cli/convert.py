@@ -20,7 +20,7 @@ from regraft.formats.caibx import DEFAULT_STORE
 from regraft.limits import DEFAULT
 
 if TYPE_CHECKING:
-    from regraft.cli._artifact import Artifact, Header
+    from regraft.cli._artifact import Artifact, Words
     from regraft.engine.chunkstores import LocalStore
     from regraft.engine.medium import Medium
     from regraft.engine.progress import Progress
@@ -122,7 +122,7 @@ class _Wish:
     workers: int
     rechunk: bool
 
-    def codec(self, header: Header, known: tuple[str, ...], otherwise: str) -> str:
+    def codec(self, header: Words, known: tuple[str, ...], otherwise: str) -> str:
         """The target's compression: its own name for the source's codec, if it has it."""
         if self.compression is not None:
             if self.compression not in known:

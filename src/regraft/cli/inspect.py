@@ -14,7 +14,7 @@ from regraft.cli._options import examples, json_option
 from regraft.cli._output import emit_json, size
 
 if TYPE_CHECKING:
-    from regraft.cli._artifact import Header
+    from regraft.cli._artifact import Words
 
 _SHOWN = 4096  # bytes of a value up to which it is shown whole
 
@@ -37,15 +37,16 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
     """Show what FILE says about itself.
 
     FILE is a zchunk file or header, a bita archive, a casync index or an ihop description, also at a URL; a bundle; a
-    delta: a diff of dm-update, a COW file of Android, a sidecar; an Android payload; or an index that regraft keeps of
-    a slot.
+    delta: a diff of dm-update, a COW file of Android, a sidecar; an Android payload; an index that regraft keeps of a
+    slot; or an image of a chunk store, as STORE/NAME.
     """
     from regraft.cli._artifact import is_url, open_artifact, read_any_header
     from regraft.engine.deltas import is_delta
     from regraft.engine.files import open_source
     from regraft.formats import kept_index, payload, sidecar
+    from regraft.stores.places import stored
 
-    if is_url(file):
+    if is_url(file) or stored(file) is not None:
         with open_artifact(file, network) as artifact:
             _show(_facts(file, artifact.header, with_chunks), as_json)
         return
@@ -93,9 +94,12 @@ def command(file: str, with_chunks: bool, network: Network, as_json: bool) -> No
         medium.close()
 
 
-def _facts(file: str, header: Header, with_chunks: bool) -> dict[str, Any]:
+def _facts(file: str, header: Words, with_chunks: bool) -> dict[str, Any]:
     from regraft.formats import caibx, cba, ihop
+    from regraft.formats.image_description import Description
 
+    if isinstance(header, Description):
+        return _stored(file, header, with_chunks)
     if isinstance(header, caibx.Header):
         return _casync(file, header, with_chunks)
     if isinstance(header, ihop.Header):
@@ -118,6 +122,24 @@ def _casync(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
     }
     if with_chunks:
         facts["chunks"] = _in_files(header.lengths, header.digests)
+    return facts
+
+
+def _stored(file: str, image: Any, with_chunks: bool) -> dict[str, Any]:
+    facts = {
+        "file": file,
+        "format": "image of a chunk store",
+        "image_size": image.size,
+        "image_digest": str(image.digest or ""),
+        "chunk_count": len(image),
+        "unique_chunks": len({digest for digest, zero in zip(image.digests, image.zero, strict=True) if not zero}),
+        "chunker": image.chunker,
+        "chunk_digest": image.digests.algorithm.label,
+        "source": image.source,
+        "metadata": {key: _readable(value) for key, value in sorted(image.metadata.items())},
+    }
+    if with_chunks:
+        facts["chunks"] = _in_files(map(image.length, range(len(image))), image.digests)
     return facts
 
 
@@ -207,6 +229,7 @@ def _zchunk(file: str, header: Any, with_chunks: bool) -> dict[str, Any]:
         "chunker": header.rule,
         "digest": f"{header.algorithm.label}:{header.digest.hex()}",
         "chunk_digest": header.chunk_algorithm.label,
+        "metadata": {key: _readable(value) for key, value in header.metadata},
     }
     if with_chunks:
         offset, at = header.size, 0

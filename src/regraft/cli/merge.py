@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regraft.cli._merge_work import How, check_base, merge_options, open_plan, open_work
 from regraft.cli._network import Network, network_options
 from regraft.cli._options import Size, examples, json_option, progress_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
-from regraft.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from regraft.engine.merge import Merge
     from regraft.engine.order import Forecast
+    from regraft.engine.progress import Progress
 
 
 @click.command(
@@ -29,72 +29,42 @@ if TYPE_CHECKING:
         "regraft merge rootfs.zck --base /dev/mmcblk0p3 --dry-run",
         "regraft merge rootfs.zck --base /dev/mmcblk0p3 --rate 10M --load 2",
         "regraft merge https://host/rootfs.cba --base rootfs.ext4",
+        "regraft merge diff.img --base /dev/mmcblk0p3            made by `regraft delta`, with diff.img.sidecar",
     )
 )
 @click.argument("plan")
 @click.option("--base", required=True, metavar="PATH", help="File or block device that becomes the new image.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what it would do and what that takes; write nothing.")
-@click.option(
-    "--window", type=Size(), default="8Mi", show_default=True, help="Bytes that are journaled at once, at most."
-)
-@click.option("--rate", type=Size(), default=None, help="Bytes to write per second, at most: 10M, 512Ki.")
-@click.option("--load", type=float, default=0, help="Wait while the system's load is above this; 0: never.")
+@merge_options
 @click.option("--speed", type=Size(), default="20M", show_default=True, help="Of the base, for the time of --dry-run.")
 @network_options
 @progress_option
 @json_option
 def command(
-    plan: str, base: str, dry_run: bool, window: int, rate: int | None, load: float, speed: int, network: Network,
-    progress: str, as_json: bool,
-) -> None:  # fmt: skip
-    """Make the image of PLAN, a zchunk file or bita archive (a path or URL), out of the base and over it.
+    plan: str, base: str, dry_run: bool, how: How, speed: int, network: Network, progress: str, as_json: bool
+) -> None:
+    """Make the image of PLAN out of the base and over it. PLAN is a zchunk file, bita archive or casync index (a path
+    or URL), or a delta, dm-update or Android's, in a file, with its sidecar.
 
     No second slot is needed. Until the command has ended the base is neither the old nor the new image; interrupted at
     any point, by a power cut too, the same command goes on. What the base does not have is fetched before anything is
-    written. SIGTERM and SIGINT let it finish its batch.
+    written, and a delta's base is compared with its digest. SIGTERM and SIGINT let it finish its batch.
     """
-    from regraft.cli._artifact import is_url, open_artifact
-    from regraft.engine.artifact_merge import ArtifactMerge, begun, plan_onto
-    from regraft.engine.files import open_source, open_target
-    from regraft.engine.order import forecast, order
-    from regraft.engine.state import state_of
-    from regraft.engine.throttle import Throttle
+    from regraft.engine.files import open_target
+    from regraft.engine.order import forecast
 
-    if not os.path.exists(base):
-        raise SourceError(f"open {base}: No such file or directory", cure="give the base that is to be updated")
-    if not is_url(plan) and os.path.exists(plan) and os.path.samefile(plan, base):
-        raise UsageError(f"{base} is the artifact itself", cure="give the image that is to be updated")
-    with meter(progress) as shown, open_artifact(plan, network) as artifact:
+    check_base(plan, base)
+    with meter(progress) as shown:
         if dry_run:
-            known = state_of(base, create=False)
-            if known is not None and begun(known):
-                say(f"a merge onto {base} has begun: these figures are for what the base holds now")
-            source = open_source(base)
-            try:
-                made = plan_onto(artifact.recipe, source, progress=shown)
-            finally:
-                source.close()
-            cost = forecast(made, order(made, window=window))
-            seconds = cost.written / min(speed, rate or speed)
-            if as_json:
-                facts = {"plan": plan, "base": base, "dry_run": True, "seconds": round(seconds, 1)}
-                emit_json("merge", facts | cost_facts(cost))
-            else:
-                click.echo("\n".join(cost_lines(cost, seconds)))
+            _look(plan, base, how, speed, network, shown, as_json)
             return
         target = open_target(base)
         try:
-            work = ArtifactMerge(
-                artifact.recipe, artifact.blob, target, state_of(base), remote=artifact.remote,
-                window=window, throttle=Throttle(rate or 0, load), progress=shown,
-            )  # fmt: skip
-            try:
+            with open_work(plan, target, how, network, progress=shown) as work:
                 cost = forecast(work.plan, work.schedule)
                 with stopping(work.merge) as signals:
                     complete = work.run()
                 status = work.merge.status()
-            finally:
-                work.close()
         finally:
             target.close()
     if as_json:
@@ -107,6 +77,25 @@ def command(
         say(f"stopped after batch {status.batch} of {status.batches}; run the same command again to continue")
     if not complete:
         raise SystemExit(128 + signals[0])
+
+
+def _look(what: str, base: str, how: How, speed: int, network: Network, shown: Progress, as_json: bool) -> None:
+    """The forecast of --dry-run. `speed`: bytes per second that the base takes."""
+    from regraft.engine.artifact_merge import begun
+    from regraft.engine.order import forecast, order
+    from regraft.engine.state import state_of
+
+    known = state_of(base, create=False)
+    if known is not None and begun(known):
+        say(f"a merge onto {base} has begun: these figures are for what the base holds now")
+    with open_plan(what, base, how, network, progress=shown) as made:
+        cost = forecast(made, order(made, window=how.window))
+    seconds = cost.written / min(speed, how.rate or speed)
+    if as_json:
+        facts = {"plan": what, "base": base, "dry_run": True, "seconds": round(seconds, 1)}
+        emit_json("merge", facts | cost_facts(cost))
+    else:
+        click.echo("\n".join(cost_lines(cost, seconds)))
 
 
 @contextmanager

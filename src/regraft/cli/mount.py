@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option
+from regraft.cli._options import examples, json_option, seed_option
 from regraft.cli._output import emit_json, say
 from regraft.errors import BusyError, MissingError, StateError, UsageError
 from regraft.limits import DEFAULT
@@ -47,6 +47,8 @@ class Job:
     lock: bool
     initrd: bool
     network: Network
+    seeds: tuple[str, ...] = ()
+    keep: str = ""
 
 
 @click.command(
@@ -54,11 +56,20 @@ class Job:
         "regraft mount rootfs.squashfs auto                          prints /dev/nbd0, say",
         "regraft mount rootfs.squashfs /dev/nbd3 --connections 4     also after the daemon died: goes on with it",
         "regraft mount rootfs.cba auto --verity --root-hash HEX      prints /dev/mapper/regraft-nbd0",
+        "regraft mount images/v2 auto                                an image of the chunk store `images`",
+        "regraft mount https://host/rootfs.cba /dev/nbd1 --keep images/v3    before it is downloaded",
         "regraft mount --take-over /dev/nbd3                         a new daemon, as after an update of regraft",
         "regraft mount rootfs.ext4 --fuse /run/rootfs.img            then: mount -o loop,ro /run/rootfs.img /mnt",
     )
 )
 @click.argument("words", metavar="[WHAT] [DEV|auto]", nargs=-1)
+@seed_option
+@click.option(
+    "--keep",
+    default="",
+    metavar="FILE|STORE/NAME",
+    help="Of an artifact: keep what was fetched; the file becomes the image, or the chunk store gets it.",
+)
 @click.option("--fuse", "file", metavar="FILE", help="Instead of a device: make FILE have the image's content.")
 @network_options
 @click.option(
@@ -97,10 +108,11 @@ class Job:
 def command(
     words: tuple[str, ...], file: str | None, connections: int, timeout: int, dead_timeout: int, verity: bool,
     root_hash: str, hash_offset: int, tree: str, name: str, take_over: bool, foreground: bool, lock: bool,
-    initrd: bool, network: Network, as_json: bool,
+    initrd: bool, seeds: tuple[str, ...], keep: str, network: Network, as_json: bool,
 ) -> None:  # fmt: skip
-    """Make WHAT, an image or a chunked artifact, a read-only disk of the kernel: DEV (/dev/nbd0 and so on), or with
-    `auto` a free one. Prints the device once it is ready; a daemon in the background serves it.
+    """Make WHAT a read-only disk of the kernel: DEV (/dev/nbd0 and so on), or with `auto` a free one. WHAT is an image
+    (a file, a block device, or STORE/NAME in a chunk store) or a chunked artifact. Prints the device once it is ready;
+    a daemon in the background serves it.
 
     Blocks have 4 KiB: behind the end of an image whose size is no multiple, zeros fill the last block. If the daemon
     dies, readers wait; the same command again goes on with a new one, and no reader notices more than the wait.
@@ -116,6 +128,7 @@ def command(
     job = Job(
         _absolute(what), device, os.path.abspath(file) if file else "", connections, timeout, dead_timeout, verity,
         root_hash, hash_offset, os.path.abspath(tree) if tree else "", name, take_over, lock, initrd, network,
+        tuple(map(os.path.abspath, seeds)), os.path.abspath(keep) if keep else "",
     )  # fmt: skip
 
     def announce(fields: dict[str, Any]) -> None:
@@ -185,7 +198,9 @@ def _open(job: Job, faults: Faults) -> AbstractContextManager[Export]:
 
     deadline = min(DEFAULT.view_deadline, job.timeout / 3) if job.timeout else DEFAULT.view_deadline
     limits = replace(DEFAULT, view_deadline=deadline)
-    return open_export(job.what, network=job.network, report=faults.report, limits=limits)
+    return open_export(
+        job.what, network=job.network, seeds=job.seeds, keep=job.keep or None, report=faults.report, limits=limits
+    )
 
 
 def _file(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str, bool]:
@@ -224,7 +239,7 @@ def _disk(job: Job, faults: Faults, stack: ExitStack) -> tuple[Mount, str, bool]
         kind="nbd", target=_device(job.device), what=job.what, size=whole.size, pid=os.getpid(),
         identifier=_identifier(job, image, verity), connections=job.connections, timeout=job.timeout,
         dead_timeout=job.dead_timeout, name=job.name,
-        root_hash=verity.root.hex() if verity else "", hash_offset=job.hash_offset, tree=job.tree,
+        root_hash=verity.root.hex() if verity else "", hash_offset=job.hash_offset, tree=job.tree, keep=job.keep,
     )  # fmt: skip
     if attached and old is not None and old.mapper and verified_size(old.mapper):
         record = replace(record, mapper=old.mapper, root_hash=old.root_hash)
@@ -251,7 +266,7 @@ def _as_before(job: Job, old: Record) -> Job:
     return replace(
         job, what=job.what or old.what, connections=old.connections, timeout=old.timeout,
         dead_timeout=old.dead_timeout, verity=bool(old.root_hash), root_hash=old.root_hash,
-        hash_offset=old.hash_offset, tree=old.tree, name=old.name,
+        hash_offset=old.hash_offset, tree=old.tree, name=old.name, keep=job.keep or old.keep,
     )  # fmt: skip
 
 
@@ -274,6 +289,9 @@ def _identifier(job: Job, image: Export, verity: Verity | None) -> str:
     hasher = hashlib.sha256(f"regraft disk {image.size} ".encode())
     if verity is not None:
         hasher.update(verity.root + verity.salt + f" {verity.hash_offset}".encode())
+        return f"regraft-{hasher.hexdigest()[:40]}"
+    if identity := getattr(image, "identity", b""):
+        hasher.update(identity)
         return f"regraft-{hasher.hexdigest()[:40]}"
     hasher.update(os.fsencode(job.what) + b"\0")
     try:

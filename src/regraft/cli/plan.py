@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,20 +42,20 @@ def command(
 ) -> None:  # fmt: skip
     """Say what it takes to obtain WHAT with these seeds. Writes nothing.
 
-    WHAT is a zchunk file, a bita archive or a casync index, or its URL.
+    WHAT is a zchunk file, a bita archive or a casync index, or its URL; or an image of a chunk store, as STORE/NAME.
 
     A bundle's plan is shown by `regraft install -n`.
     """
     from regraft.cli._artifact import open_artifact
+    from regraft.cli._store import open_seeds
     from regraft.engine.cost import forecast
     from regraft.engine.match import match
     from regraft.engine.ranges import Link
-    from regraft.engine.seeds import open_seed
 
     link = Link(bandwidth=max(bandwidth / 8, 1), round_trip=rtt / 1000)
-    with meter(progress) as shown, open_artifact(what, network) as artifact:
+    with meter(progress) as shown, open_artifact(what, network) as artifact, ExitStack() as held:
         algorithm, chunker = artifact.recipe.matchable, artifact.recipe.chunker
-        opened = [open_seed(path, algorithm, chunker, progress=shown) for path in seeds] if algorithm else []
+        opened = open_seeds(seeds, algorithm, chunker, held, shown)
         plan = match(artifact.recipe, [(seed.medium.name, seed.index) for seed in opened])
     cost = forecast(plan, link, ranges_per_request=max_ranges or 0)
     facts = cost_facts(cost)

@@ -24,9 +24,12 @@ def command(targets: tuple[str, ...], as_json: bool) -> None:
     """
     from regraft.blockdev import records
     from regraft.blockdev.mounts import state_of
+    from regraft.cli._store import without_secrets
 
     wanted = {records.stem_of(target) for target in targets}
     found = [state_of(record) for record in records.every() if not targets or record.stem in wanted]
+    for fields in found:
+        fields["what"] = without_secrets(fields["what"])
     if as_json:
         emit_json("status", {"mounts": found})
         return

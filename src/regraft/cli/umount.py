@@ -10,7 +10,7 @@ import click
 
 from regraft.cli._options import examples, json_option
 from regraft.cli._output import emit_json, say
-from regraft.errors import MissingError, RegraftError
+from regraft.errors import MissingError, RegraftError, UsageError
 
 if TYPE_CHECKING:
     from regraft.blockdev.records import Record
@@ -29,17 +29,22 @@ def command(target: str, force: bool, as_json: bool) -> None:
     """
     from regraft.blockdev import records
     from regraft.blockdev.daemon import as_error
+    from regraft.cli._store import without_secrets
 
     record = records.load(_target(target))
     if record is None:
         raise MissingError(f"{target} is no mount of regraft", cure="`regraft status` lists those there are")
+    if record.kind == "overlay":
+        raise UsageError(f"{target} is an overlay", cure="regraft overlay remove")
     answer = records.ask(record.stem, "detach", force=force)
     if answer is None:
         _clear(record, force)
     elif "error" in answer:
         raise as_error(answer["error"])
     if as_json:
-        emit_json("umount", {"target": record.target, "what": record.what, "daemon": answer is not None})
+        emit_json(
+            "umount", {"target": record.target, "what": without_secrets(record.what), "daemon": answer is not None}
+        )
     else:
         say(f"{record.target}: detached")
 

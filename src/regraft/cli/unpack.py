@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 import click
 
@@ -45,23 +46,24 @@ def command(
 ) -> None:  # fmt: skip
     """Rebuild the image of FILE, fetching only what no seed has.
 
-    FILE is a zchunk file, a bita archive, a casync index or an ihop description: a path or URL.
+    FILE is a zchunk file, a bita archive, a casync index or an ihop description: a path or URL; or an image of a chunk
+    store, as STORE/NAME.
     Interrupted, the same command continues. The image is read back and compared before the command succeeds.
     """
     from regraft.cli._artifact import is_url, open_artifact
+    from regraft.cli._store import open_seeds
     from regraft.engine.apply import apply
     from regraft.engine.files import open_target
     from regraft.engine.match import match
-    from regraft.engine.seeds import open_seed
     from regraft.engine.state import state_of
     from regraft.engine.stream import Streamer
 
     if not is_url(file) and os.path.exists(output) and os.path.exists(file) and os.path.samefile(file, output):
         raise UsageError(f"{output} is the artifact itself", cure="unpack to another file")
-    with meter(progress) as shown, open_artifact(file, network, stores) as artifact:
+    with meter(progress) as shown, open_artifact(file, network, stores) as artifact, ExitStack() as held:
         recipe = artifact.recipe
         algorithm = recipe.matchable
-        opened = [open_seed(path, algorithm, recipe.chunker, progress=shown) for path in seeds] if algorithm else []
+        opened = open_seeds(seeds, algorithm, recipe.chunker, held, shown)
         if output == "-":
             plan = match(recipe, [(seed.medium.name, seed.index) for seed in opened])
             media = [seed.medium for seed in opened]

@@ -20,7 +20,7 @@ from regraft.engine.seeds import index_medium
 from regraft.engine.spool import Spool
 from regraft.engine.state import State
 from regraft.engine.throttle import Throttle
-from regraft.errors import StateError, UnsupportedError
+from regraft.errors import FormatError, StateError, UnsupportedError
 from regraft.formats import kept_index
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, Index, Plan, Recipe
@@ -33,16 +33,17 @@ def plan_onto(recipe: Recipe, base: Medium, *, progress: Progress = QUIET) -> Pl
 
 def begun(state: State) -> bool:
     """Whether a merge onto the base with this state has begun and not ended."""
-    if not state.directory.exists(_name(state)):
+    if not state.directory.exists(journal_name(state)):
         return False
-    journal = open_journal(state.directory, _name(state))
+    journal = open_journal(state.directory, journal_name(state))
     try:
         return bool(journal.records())
     finally:
         journal.medium.close()
 
 
-def _name(state: State, what: str = "") -> str:
+def journal_name(state: State, what: str = "") -> str:
+    """The name of the journal of a merge onto the base with this state; `what`: of another file that it keeps."""
     return f"{state.stem}.merge{what}"
 
 
@@ -73,7 +74,7 @@ class ArtifactMerge:
         if state is None:
             raise StateError(f"there is no folder for the state of {base.name}", cure="name one in REGRAFT_STATE")
         self._recipe, self._state, self._limits, self._progress = recipe, state, limits, progress
-        self._journal, self._index, self._data = (_name(state, what) for what in ("", "-index", "-data"))
+        self._journal, self._index, self._data = (journal_name(state, what) for what in ("", "-index", "-data"))
         self._open: list[Medium] = []
         self.fetched = 0  #: stored bytes that came from afar
         try:
@@ -98,9 +99,19 @@ class ArtifactMerge:
         return index
 
     def _load_index(self) -> Index:
-        medium = self._state.directory.open(self._index)
+        cure = "install the whole image"
+        try:
+            medium = self._state.directory.open(self._index)
+        except FileNotFoundError:
+            raise StateError(
+                f"{self._index}, which tells how the merge of an artifact began, is gone, or {self._journal} in "
+                f"{self._state.directory.path} is the journal of a delta's merge",
+                cure="finish a delta's merge with its delta; else install the whole image",
+            ) from None
         try:
             return kept_index.parse(read_all(medium, self._limits.header_size), limits=self._limits)
+        except (FormatError, StateError, ValueError) as error:
+            raise StateError(f"{medium.name}: {error}", cure=cure) from None
         finally:
             medium.close()
 

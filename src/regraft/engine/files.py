@@ -63,13 +63,15 @@ class FileMedium:
         return not self.is_device
 
     def read_into(self, offset: int, view: memoryview) -> int:
-        done = 0
-        with _failing_as(SourceError, f"read {self._name} at {offset}"):
-            while done < len(view):
-                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+        try:
+            done = os.preadv(self._descriptor, (view,), offset)
+            while 0 < done < len(view):
+                count = os.preadv(self._descriptor, (view[done:],), offset + done)
                 if not count:
                     break
                 done += count
+        except OSError as error:
+            raise SourceError(f"read {self._name} at {offset}: {error.strerror}") from None
         return done
 
     def write(self, offset: int, data: Buffer) -> None:

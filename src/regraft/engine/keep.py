@@ -42,6 +42,32 @@ class Keep(Protocol):
         not there any more. Raises MediumError, DigestError."""
 
 
+class Recorder:
+    """A thread that calls `flush` from time to time, for as long as `needed` says so and that works."""
+
+    def __init__(self, flush: Callable[[], None], needed: Callable[[], bool], limits: Limits = DEFAULT) -> None:
+        self._flush, self._needed, self._interval = flush, needed, limits.journal_interval
+        self._over = Event()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        self._thread = Thread(target=self._run, name="regraft-keep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after what is being recorded."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._interval) and self._needed():
+            try:
+                self._flush()
+            except MediumError:
+                return
+
+
 class KeepFile:
     """Keeps rows in their places in a sparse file, which becomes the image.
 
@@ -73,8 +99,7 @@ class KeepFile:
         self._lock, self._recording = Lock(), Lock()
         self._unrecorded: list[int] = []
         self._proved = self._failed = False
-        self._over = Event()
-        self._recorder: Thread | None = None
+        self._recorder = Recorder(self.flush, lambda: not self._failed and not self._proved, limits)
         self._rows = self._journal.finished
         if not self._journal.resumed and target.size:
             index = state.load_index(limits)
@@ -95,7 +120,6 @@ class KeepFile:
 
     def start(self) -> None:
         """Record from time to time, in a thread of its own."""
-        self._recorder = Thread(target=self._record, name="regraft-keep", daemon=True)
         self._recorder.start()
 
     def has(self, row: int) -> bool:
@@ -163,19 +187,10 @@ class KeepFile:
 
     def close(self) -> None:
         """Record what was put, as far as that is possible, and let go of the file."""
-        self._over.set()
-        if self._recorder is not None:
-            self._recorder.join()
+        self._recorder.close()
         try:
             if not self._failed and not self._proved:
                 self.flush()
         finally:
             self._journal.close()
             self._target.close()
-
-    def _record(self) -> None:
-        while not self._over.wait(self._limits.journal_interval) and not self._failed and not self._proved:
-            try:
-                self.flush()
-            except MediumError:
-                return

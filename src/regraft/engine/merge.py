@@ -111,6 +111,16 @@ class Merge:
         assert self._rows is not None  # noqa: S101 - it is prepared
         return self._rows
 
+    @property
+    def begun(self) -> bool:
+        """Whether the base is, or may be, changed already; after `prepare`."""
+        return self._begun
+
+    @property
+    def to_write(self) -> int:
+        """Bytes of the image that are not in their place in the base as it was; after `prepare`."""
+        return sum(map(self.plan.table.length, self.schedule.rows))
+
     def status(self) -> Status:
         """A snapshot."""
         batches = len(self._schedule) if self._schedule is not None else 0
@@ -197,19 +207,31 @@ class Merge:
             if record.state is not State.JOURNALED or self.journal.holds(record):
                 self._resume(record)
                 return
+            if self.plan.table.digests.algorithm is None:
+                break  # the window may lie half in place, and nothing would tell what is computed from that
         if records:
-            raise StateError(f"{self.journal.medium.name}: neither of its records can be used")
+            raise StateError(
+                f"{self.journal.medium.name}: its window is damaged, and no record can be used without it",
+                cure="install the whole image",
+            )
         schedule = ordering.order(self.plan, window=self._window, limits=self._limits)
-        wrong = wrong_in_base(
-            self.plan,
-            self._reader(schedule),
-            self.base,
-            self._base_digest,
-            self._base_size,
-            identified=self._identified,
-            limits=self._limits,
-            progress=self._progress,
-        )
+        try:
+            wrong = wrong_in_base(
+                self.plan,
+                self._reader(schedule),
+                self.base,
+                self._base_digest,
+                self._base_size,
+                identified=self._identified,
+                limits=self._limits,
+                progress=self._progress,
+            )
+        except DigestError:
+            # An earlier run may have ended, and its journal be gone, without anybody having heard of it.
+            if self._digest is None or self.base.size < self.plan.size or not self._is_complete():
+                raise
+            self._state = "complete"
+            schedule, wrong = ordering.nothing(self.plan), set()
         if wrong:
             schedule = ordering.order(self.plan, window=self._window, without=wrong, limits=self._limits)
         self._take(schedule, 0, None)

@@ -4,22 +4,29 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
+from regraft.engine.medium import Medium
 from regraft.engine.merge import Merge
 from regraft.engine.merge_status import Place, Where
 from regraft.errors import SourceError
 
 
 class MergeView:
-    """Random access to the target of a merge; thread-safe. What `Merge` knows decides, row by row, who is asked."""
+    """Random access to the target of a merge; thread-safe. What `Merge` knows decides, row by row, who is asked.
 
-    def __init__(self, merge: Merge) -> None:
+    settled: the base, opened once more, for what lies in its place: so that what the merge writes to can be closed when
+    all is done, while readers go on.
+    """
+
+    def __init__(self, merge: Merge, settled: Medium | None = None) -> None:
         self._merge, self._bounds = merge, merge.plan.table.bounds
+        self.base = settled or merge.base
         merge.rows  # noqa: B018 - prepares it
 
     @property
     def name(self) -> str:
-        return self._merge.base.name
+        return self.base.name
 
     @property
     def size(self) -> int:
@@ -34,8 +41,7 @@ class MergeView:
             row = bisect_right(self._bounds, position) - 1
             last = row + 1
             if self._merge.settled(row):
-                while last < len(self._bounds) - 1 and self._bounds[last] < end and self._merge.settled(last):
-                    last += 1
+                last = self._settled_up_to(row, end)
                 stop = min(self._bounds[last], end)
                 self._read(Place(Where.BASE, position), view[position - offset : stop - offset])
             else:
@@ -43,6 +49,31 @@ class MergeView:
                 self._row(row, position - self._bounds[row], view[position - offset : stop - offset])
             position = stop
         return max(end - offset, 0)
+
+    def settled(self, offset: int, length: int) -> bool:
+        """Whether these bytes are in their final place, where they stay."""
+        row = bisect_right(self._bounds, offset) - 1
+        end = offset + length
+        return self._merge.settled(row) and self._bounds[self._settled_up_to(row, end)] >= end
+
+    def runs(self, offset: int, length: int) -> Iterator[tuple[int, int, Place]]:
+        """(first byte, bytes, place) of what a range consists of, at this moment; no two neighbours in one place."""
+        row, end = bisect_right(self._bounds, offset) - 1, offset + length
+        start, last = offset, self._merge.where(row)
+        while (stop := self._bounds[row + 1]) < end:
+            row += 1
+            place = self._merge.where(row)
+            if place.where != last.where:
+                yield start, stop - start, last
+                start, last = stop, place
+        yield start, end - start, last
+
+    def _settled_up_to(self, row: int, end: int) -> int:
+        """The row behind the last settled one from `row` on, or the one that begins at `end` or later."""
+        last = row + 1
+        while last < len(self._bounds) - 1 and self._bounds[last] < end and self._merge.settled(last):
+            last += 1
+        return last
 
     def _row(self, row: int, within: int, view: memoryview) -> None:
         with self._merge.holding(row) as place:
@@ -52,6 +83,6 @@ class MergeView:
                 self._merge.rows.part(row, within, view)
 
     def _read(self, place: Place, view: memoryview) -> None:
-        medium = self._merge.journal.medium if place.where == Where.WINDOW else self._merge.base
+        medium = self._merge.journal.medium if place.where == Where.WINDOW else self.base
         if medium.read_into(place.offset, view) < len(view):
             raise SourceError(f"{medium.name} ends before {place.offset + len(view)}")

@@ -13,7 +13,7 @@ from threading import Lock
 
 from regraft.engine.files import FileDirectory
 from regraft.engine.medium import Directory, Medium, read_all, save
-from regraft.errors import RegraftError, StateError
+from regraft.errors import MediumError, RegraftError, StateError
 from regraft.formats import journal as journal_format
 from regraft.formats import kept_index
 from regraft.limits import DEFAULT, Limits
@@ -116,6 +116,7 @@ class Journal:
         self._position = 0
         self._pending: list[tuple[int, int]] = []
         self._pending_bytes = 0
+        self._failed: MediumError | None = None
         self._last = clock()
         self._lock, self._flushing = Lock(), Lock()
         self.finished = bytearray(self._rows)
@@ -166,17 +167,24 @@ class Journal:
                 self._flushing.release()
 
     def flush(self) -> None:
-        """Make all that is done durable and record it."""
+        """Make all that is done durable and record it. Raises MediumError; after that nothing is recorded any more: the
+        kernel tells only once that it lost pages, and a later sync would succeed without them."""
         with self._flushing:
             self._flush()
 
     def _flush(self) -> None:
+        if self._failed is not None:
+            raise self._failed
         with self._lock:
             pending, self._pending, self._pending_bytes = self._pending, [], 0
             self._last = self._clock()
         if not pending:
             return
-        self._target.sync()
+        try:
+            self._target.sync()
+        except MediumError as error:
+            self._failed = error
+            raise
         if self._medium is not None:
             record = journal_format.build_record(_joined(pending))
             self._medium.write(self._position, record)

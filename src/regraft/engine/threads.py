@@ -29,11 +29,17 @@ class DaemonPool:
             if self._closed:
                 raise RuntimeError("submitted to a pool that is closed")
             if self._idle <= len(self._work) and self._threads < self._most:
-                thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True)
-                thread.start()
-                self._threads += 1
+                try:
+                    self._start()
+                except RuntimeError:
+                    if not self._threads:  # else those that there are will do it
+                        raise
             self._work.append((work, arguments))
             self._changed.notify()
+
+    def _start(self) -> None:
+        threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+        self._threads += 1
 
     def close(self) -> None:
         """Forget what was not begun; threads end with what they are at."""
@@ -53,5 +59,10 @@ class DaemonPool:
                     self._threads -= 1
                     return
                 work, arguments = self._work.popleft()
-            work(*arguments)
+            try:
+                work(*arguments)
+            except BaseException:
+                with self._changed:
+                    self._threads -= 1  # another one can take its place
+                raise
             del work, arguments  # they may hold buffers, and the next may be long in coming

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from regraft.errors import DigestError, FormatError, LimitError, UnsupportedError
@@ -34,8 +35,10 @@ FLAG_UNCOMPRESSED_SOURCE = 4
 
 CHUNKER = "zchunk/48/15/8192/131072"
 
-#: The optional element in which regraft names another rule that made the cuts; libzck passes over it.
+#: The optional elements of regraft, each KEY=VALUE; libzck passes over them. One names another rule that made the cuts,
+#: others carry metadata, a long value in several of the same key.
 RULE_ELEMENT = 0x7267
+_META = b"meta."
 
 ALGORITHMS = (Algorithm.SHA1, Algorithm.SHA256, Algorithm.SHA512, Algorithm.SHA512_128)
 COMPRESSIONS = {0: "none", 2: "zstd"}
@@ -106,6 +109,16 @@ class Header:
             if number == RULE_ELEMENT and key == chunk_rules.KEY.encode():
                 return chunk_rules.stated(value, CHUNKER)
         return CHUNKER
+
+    @property
+    def metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """What the author added, by regraft: (key, value), in order."""
+        found: dict[str, bytearray] = {}
+        for number, data in self.elements:
+            key, _, value = data.partition(b"=")
+            if number == RULE_ELEMENT and key.startswith(_META):
+                found.setdefault(key.removeprefix(_META).decode("utf-8", "replace"), bytearray()).extend(value)
+        return tuple((key, bytes(value)) for key, value in found.items())
 
     @property
     def dictionary_stored(self) -> int:
@@ -272,6 +285,23 @@ def _index(
 def rule_elements(label: str) -> tuple[tuple[int, bytes], ...]:
     """The optional elements that name the rule: none for zchunk's own."""
     return () if label == CHUNKER else ((RULE_ELEMENT, f"{chunk_rules.KEY}={label}".encode("ascii")),)
+
+
+def metadata_elements(metadata: Mapping[str, bytes], limits: Limits = DEFAULT) -> tuple[tuple[int, bytes], ...]:
+    """The optional elements that carry metadata. Raises LimitError for more than a reader takes."""
+    elements: list[tuple[int, bytes]] = []
+    for key, value in metadata.items():
+        lead = _META + key.encode() + b"="
+        room = limits.optional_element_size - len(lead)
+        parts = range(0, max(len(value), 1), room)
+        elements += [(RULE_ELEMENT, lead + value[start : start + room]) for start in parts]
+    if len(elements) >= limits.optional_elements:  # one is left for the rule
+        raise LimitError(
+            f"{sum(map(len, metadata.values()))} bytes of metadata: a zchunk header has room for"
+            f" {limits.optional_elements - 1} elements of {limits.optional_element_size} (optional_elements)",
+            cure="use `regraft pack cba`, or keep the hash tree beside the file",
+        )
+    return tuple(elements)
 
 
 def build_header(header: Header, *, detached: bool = False) -> bytes:

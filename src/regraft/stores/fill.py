@@ -52,6 +52,8 @@ def fill(
             execution.run()
         finally:
             writer.flush()
+        if attempt:
+            arrivals.sync()  # these rows are recorded already, and so nothing else makes them durable
         fetched, replaced = fetched + execution.fetched, replaced + execution.replaced
         wrong = _read_back(looked, arrivals, workers, limits, progress)
         if not wrong:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from regraft.engine.progress import QUIET, Origin, Progress
-from regraft.errors import RegraftError, SourceError, SpaceError
+from regraft.errors import LimitError, MediumError, RegraftError, SourceError, SpaceError
 from regraft.formats.pack_index import BLOCK, blocks_of
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm
@@ -166,6 +166,8 @@ def _debris(store: Store, sound: set[int], limits: Limits) -> list[str]:
             open_pack(store.directory, number, limits).medium.close()
         except FileNotFoundError:
             found.append(names.index(number))
+        except (MediumError, LimitError):
+            continue  # it cannot be read now, by us: that says nothing of what it holds
         except RegraftError:
             # Without its index nothing in a pack can be found: who needs it has to fetch it again anyway.
             found += [names.index(number), *([names.pack(number)] if number in packs else [])]

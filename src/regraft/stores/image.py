@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regraft.engine.blobs import LocalBlob
 from regraft.engine.medium import Directory, Medium
@@ -94,7 +94,7 @@ class StoredImage:
         if pack == ZEROS:
             return None
         if pack < 0:
-            raise self._incomplete()
+            raise self.incomplete()
         return pack, self.places.offset[row]
 
     def recipe(self) -> Recipe:
@@ -103,7 +103,7 @@ class StoredImage:
         Raises StateError if chunks are missing.
         """
         if self.missing:
-            raise self._incomplete()
+            raise self.incomplete()
         description, lookup, places = self.description, self.chunks.lookup, self._found.places
         units = Units(None)
         units.blob = array("H", places.pack)
@@ -136,7 +136,16 @@ class StoredImage:
         description = self.description
         return Seed(self.medium, Index(description.bounds, description.digests, description.chunker))
 
-    def _incomplete(self) -> StateError:
+    def as_one(self) -> Recipe:
+        """As `recipe`, but for units that lie in a single blob: the image's medium."""
+        recipe, bounds = self.recipe(), self.description.bounds
+        units = recipe.units
+        units.blob = array("H", bytes(2 * len(units)))
+        units.offset = array("Q", [bounds[row] for row in self.chunks.first_rows()])
+        return replace(recipe, blobs=(Blob(self.name, self.size),))
+
+    def incomplete(self) -> StateError:
+        """What to raise when chunks are missing."""
         return StateError(
             f"{self.missing} chunks of {self.name} are not in the store",
             cure="fetch them again: regraft store repair STORE NAME URL",

@@ -17,7 +17,7 @@ from threading import Lock
 
 from regraft.engine import medium as media
 from regraft.engine.medium import Directory, Medium, read_all
-from regraft.errors import BusyError, LimitError, RegraftError, StateError
+from regraft.errors import BusyError, LimitError, MediumError, RegraftError, StateError
 from regraft.formats import pack_index
 from regraft.formats.pack_index import BLOCK, PackIndex, blocks_of
 from regraft.limits import DEFAULT, Limits
@@ -155,10 +155,12 @@ class PackWriter:
         self._lock, self._flushing = Lock(), Lock()
         self._pending: list[list[tuple[int, int, bytes]]] = [[] for _ in range(count)]
         self._pending_bytes, self._last = 0, clock()
+        self._failed: MediumError | None = None
         self._indexes: list[Medium] = []
         self._locks: list[media.Lock] = []
         self._positions: list[int] = []
         self._seeds: list[int] = []
+        self._settled = False
         self.recorded = [0] * count  #: records per pack
         self.media: list[Medium] = []
         self.numbers: list[int] = []
@@ -205,17 +207,24 @@ class PackWriter:
             self._pending[pack].append((offset // BLOCK, 0, digest))
 
     def flush(self) -> None:
-        """Make all that was written durable and record it."""
+        """Make all that was written durable and record it. Raises MediumError; after that nothing is recorded any more:
+        the kernel tells only once that it lost pages, and a later sync would succeed without them."""
         with self._flushing:
             self._flush()
 
     def _flush(self) -> None:
+        if self._failed is not None:
+            raise self._failed
         with self._lock:
             pending, self._pending = self._pending, [[] for _ in self._pending]
             self._pending_bytes, self._last = 0, self._clock()
         for pack, records in enumerate(pending):
             if records:
-                self.media[pack].sync()
+                try:
+                    self.media[pack].sync()
+                except MediumError as error:
+                    self._failed = error
+                    raise
                 self._append(pack, sorted(records))
 
     def _append(self, pack: int, records: list[tuple[int, int, bytes]]) -> None:
@@ -226,17 +235,26 @@ class PackWriter:
         self._positions[pack] += len(group)
         self.recorded[pack] += len(records)
 
-    def close(self) -> None:
-        """Let go. Packs in which nothing was recorded are removed: they hold nothing that anybody could find."""
+    def settle(self) -> None:
+        """Write no more; `media` can still be read. Packs in which nothing was recorded are removed: they hold nothing
+        that anybody could find."""
+        if self._settled:
+            return
+        self._settled = True
         for number, recorded in zip(self.numbers, self.recorded, strict=False):
             if not recorded:
                 with suppress(RegraftError):
                     drop_pack(self._directory, number)
-        for medium in (*self._indexes, *self.media):
+        for medium in self._indexes:
             medium.close()
         for lock in self._locks:
             lock.release()
-        self._locks = []
+
+    def close(self) -> None:
+        """Settle, and let go."""
+        self.settle()
+        for medium in self.media:
+            medium.close()
 
 
 def next_number(directory: Directory, count: int = 1) -> int:

@@ -61,6 +61,20 @@ class Scattered:
             row += 1
         return done
 
+    def run(self, offset: int, length: int) -> tuple[Medium | None, int, int]:
+        """Where the first of these bytes lie: the pack, the offset in it, and how many lie there together.
+
+        None for the pack of bytes that lie in none.
+        """
+        bounds, places = self.bounds, self.places
+        row = bisect_right(bounds, offset) - 1
+        number, at = places.pack[row], places.offset[row] + offset - bounds[row]
+        end, last = bounds[row + 1], offset + length
+        while end < last and places.pack[row + 1] == number and places.offset[row + 1] == at + end - offset:
+            row += 1
+            end = bounds[row + 1]
+        return self.packs[number] if number >= 0 else None, at, min(end, last) - offset
+
     def write(self, offset: int, data: Buffer) -> None:
         view, row = memoryview(data), bisect_right(self.bounds, offset) - 1
         while len(view):

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from regraft.engine.progress import QUIET, Progress
 from regraft.engine.verify import check_rows, digest_of
-from regraft.errors import BusyError, FormatError, LimitError, RegraftError, StateError
+from regraft.errors import BusyError, FormatError, LimitError, MissingError, RegraftError, StateError
 from regraft.formats.pack_index import BLOCK
 from regraft.limits import DEFAULT, Limits
 from regraft.stores import names
@@ -57,35 +58,30 @@ def verify(
         there = store.directory.names()
         report.packs = len(names.numbers(there, names.INDEX))
         _note_packs(store, report, limits)
-        images = []
+        whole = []
         for name in store.images():
             report.images += 1
-            image = _open(store, name, report, limits)
-            if image is not None:
-                if full and image.description.digest is not None and not image.missing:
-                    images.append(image)
-                else:
-                    image.close()
+            if _is_complete(store, name, report, limits):
+                whole.append(name)
         for name in store.partials():
             _intent(store, name, report)
-    for image in images:
-        try:
+    for name in whole if full else ():
+        with suppress(MissingError), store.image(name) as image:  # one at a time: each has many descriptors
             _whole(image, report, progress)
-        finally:
-            image.close()
     return report
 
 
-def _open(store: Store, name: str, report: Report, limits: Limits) -> StoredImage | None:
+def _is_complete(store: Store, name: str, report: Report, limits: Limits) -> bool:
     try:
         description = store.description(name)
     except (StateError, FormatError, LimitError) as error:
         report.damage[name] = str(error)
-        return None
+        return False
     image = open_image(store.directory, name, description, limits)
+    image.close()
     if image.missing:
         report.damage[name] = f"{image.missing} of {len(image.chunks.lookup)} chunks are missing"
-    return image
+    return not image.missing
 
 
 def _intent(store: Store, name: str, report: Report) -> None:
@@ -98,8 +94,10 @@ def _intent(store: Store, name: str, report: Report) -> None:
 
 def _whole(image: StoredImage, report: Report, progress: Progress) -> None:
     digest = image.description.digest
+    if digest is None or image.missing:
+        return
     progress.phase("verify", image.size)
-    if digest is not None and not digest_of(image.medium, image.size, digest, progress=progress):
+    if not digest_of(image.medium, image.size, digest, progress=progress):
         report.damage[image.name] = "the image differs from its digest"
 
 

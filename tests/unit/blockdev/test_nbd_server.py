@@ -42,7 +42,7 @@ from nbd_talk import (
     request,
 )
 
-from regraft.blockdev.export import BlockSizes, FileExport
+from regraft.blockdev.export import BlockSizes, FileExport, Piece
 from regraft.blockdev.nbd.exports import Session
 from regraft.blockdev.nbd.server import Server, listen_tcp, listen_unix
 from regraft.errors import BusyError, SourceError, UsageError
@@ -535,8 +535,8 @@ class ShortFileExport(PatternExport):
 
     file = -1
 
-    def direct(self, offset: int, length: int) -> int:
-        return self.file
+    def direct(self, offset: int, length: int) -> Piece:
+        return Piece(self.file, offset, length)
 
 
 @pytest.mark.parametrize("broken", [range(0), range(600_000, 600_001), range(100_000, 100_001)])

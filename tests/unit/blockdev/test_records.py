@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def test_a_record_comes_back(state_folder: Path) -> None:
     assert records.every() == [RECORD]
     records.remove(RECORD.stem)
     assert records.every() == []
+
+
+def test_records_are_for_their_user_alone_since_a_url_may_have_a_password(state_folder: Path) -> None:
+    records.write(RECORD)
+    assert (state_folder / "mounts").stat().st_mode & 0o777 == 0o700
 
 
 def test_nothing_of_a_path_becomes_a_name() -> None:
@@ -83,6 +89,19 @@ def test_a_daemon_is_asked_also_where_paths_are_long(tmp_path: Path, monkeypatch
     listener.close()
     again.close()
     assert records.ask("nbd3", "status") is None
+
+
+def test_a_daemon_that_cannot_be_asked_is_not_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGRAFT_STATE", str(tmp_path))
+    assert records.connect("nbd3") is None
+    (tmp_path / "mounts").mkdir()
+    assert records.connect("nbd3") is None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:  # what root sees; others are not allowed
+        other.bind(str(tmp_path / "mounts" / "nbd3.sock"))
+        other.listen()
+        with pytest.raises(StateError, match="cannot be asked"):
+            records.ask("nbd3", "status")
+    assert records.connect("nbd3") is None  # nobody listens
 
 
 def test_errors_pass_to_another_process() -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +15,11 @@ from typing import Any
 
 import pytest
 from commands import regraft
+from ihop_stores import described
 from images import Pair
 
 from regraft.cli._stores import default_stores, folder_of
 from regraft.formats import caibx, ihop
-from regraft.formats.protobuf import bytes_field, number_field
 from regraft.model import Algorithm
 from regraft.server.static import StaticServer
 
@@ -179,25 +178,6 @@ def test_where_an_index_has_its_chunks_by_default(tmp_path: Path) -> None:
     assert default_stores("x.caibx") == ["x.castr", "default.castr"]
     assert folder_of("http://host/a/b?key=1") == "http://host/a?key=1"
     assert folder_of("x") == "."
-
-
-def described(folder: Path, image: bytes) -> bytes:
-    """An ihop store of the image in `folder`; its description."""
-    parts = [image[start : start + 5000] for start in range(0, len(image), 5000)]
-    chunks, order, known = b"", b"", dict[bytes, int]()
-    for part in parts:
-        digest = Algorithm.blake2b(32).of(part)
-        if digest not in known:
-            known[digest] = len(known)
-            chunks += bytes_field(5, bytes_field(1, digest) + number_field(2, len(part)))
-            file = folder / ihop.paths(digest)[0]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(part)
-        order += bytes([known[digest]])
-    body = bytes_field(2, Algorithm.BLAKE2B.of(image)) + number_field(3, len(image)) + bytes_field(4, order) + chunks
-    body += bytes_field(6, number_field(3, 5000) + number_field(5, 32) + number_field(6, 2))
-    lead = ihop.MAGIC + struct.pack("<Q", len(body)) + body
-    return lead + Algorithm.BLAKE2B.of(lead)
 
 
 def test_an_image_of_ihop_is_read(folder: Path, server: StaticServer, capsys: Capture, pair: Pair) -> None:

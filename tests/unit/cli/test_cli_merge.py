@@ -13,7 +13,10 @@ import pytest
 from commands import regraft
 from images import Pair
 
+from regraft.engine.files import FileMedium
 from regraft.engine.state import state_of
+from regraft.errors import MediumError
+from regraft.limits import Limits
 from regraft.server.static import StaticServer
 
 Capture = pytest.CaptureFixture[str]
@@ -91,6 +94,16 @@ def test_what_is_missing_is_fetched_before_the_first_write(
     assert not Path("slot.regraft.merge-data").exists()
 
 
+def test_chunks_that_are_files_of_their_own_are_fetched_too(
+    folder: Path, pair: Pair, capsys: Capture, server: StaticServer
+) -> None:
+    (folder / "away").mkdir()
+    assert regraft("pack", "caibx", "new", "-o", "away/new.caibx", "--store", "away/new.castr") == 0
+    facts = reported(capsys, f"{server.url}/away/new.caibx", "--base", "slot")
+    assert (folder / "slot").read_bytes() == pair.new
+    assert 100_000 < facts["fetched"] < len(pair.new) // 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -108,7 +121,116 @@ def test_bad_arguments_are_refused(
     assert not Path("nowhere").exists()
 
 
+def test_a_merge_that_began_and_whose_index_is_gone_is_an_error(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(medium: FileMedium, offset: int, data: object) -> None:
+        if medium.name == "slot":
+            raise MediumError("write slot: Input/output error")
+        write(medium, offset, data)  # type: ignore[arg-type]
+
+    write = FileMedium.write
+    with monkeypatch.context() as patch:
+        patch.setattr(FileMedium, "write", fail)
+        assert regraft("merge", "new.zck", "--base", "slot") == 50
+    index = Path("slot.regraft.merge-index")
+    whole = index.read_bytes()
+    for content in (None, b"", whole[:-1]):
+        index.unlink()
+        if content is not None:
+            index.write_bytes(content)
+        assert regraft("merge", "new.zck", "--base", "slot") == 60
+        assert "slot.regraft.merge-index" in capsys.readouterr().err
+        index.write_bytes(whole)
+    assert regraft("merge", "new.zck", "--base", "slot") == 0
+
+
 def test_an_archive_with_short_digests_is_refused(folder: Path, capsys: Capture) -> None:
     assert regraft("pack", "cba", "new", "-o", "short.cba", "--compression", "none", "--hash-length", "8") == 0
     assert regraft("merge", "short.cba", "--base", "slot") == 11
     assert "too short" in capsys.readouterr().err
+
+
+DELTAS = {
+    "dm-update": ["-f", "dm-update", "-a", "zstd", "--level", "1"],
+    "raw": ["-f", "dm-update", "-a", "none"],
+    "cow": ["-f", "cow", "--level", "1"],
+    "cow2": ["-f", "cow", "--version", "2", "-a", "gz"],
+}
+
+
+@pytest.fixture(params=DELTAS)
+def delta(request: pytest.FixtureRequest, folder: Path) -> str:
+    assert regraft("delta", "old", "new", *DELTAS[request.param], "-o", "delta") == 0
+    return "delta"
+
+
+def test_a_delta_is_merged_into_its_base(folder: Path, pair: Pair, capsys: Capture, delta: str) -> None:
+    assert reported(capsys, delta, "--base", "slot", "--dry-run")["image"] == len(pair.new)
+    assert (folder / "slot").read_bytes() == pair.old
+    facts = reported(capsys, delta, "--base", "slot")
+    assert facts["complete"] is True
+    assert (folder / "slot").read_bytes() == pair.new
+    assert {name for name in os.listdir() if name.startswith("slot")} == {"slot"}
+
+
+def test_a_merged_delta_is_complete_when_it_is_merged_again(
+    folder: Path, pair: Pair, capsys: Capture, delta: str
+) -> None:
+    reported(capsys, delta, "--base", "slot")
+    facts = reported(capsys, delta, "--base", "slot")
+    assert (facts["complete"], facts["direct"], facts["journaled"]) == (True, 0, 0)
+    assert {name for name in os.listdir() if name.startswith("slot")} == {"slot"}
+
+
+def test_a_delta_is_not_merged_into_another_base(folder: Path, pair: Pair, capsys: Capture, delta: str) -> None:
+    other = bytearray(pair.old)
+    other[len(other) // 2] ^= 1
+    for content, words in ((other, "not the base"), (pair.old[:-4096], "")):
+        (folder / "slot").write_bytes(content)
+        for more in ([], ["--dry-run"]):
+            assert regraft("merge", delta, "--base", "slot", *more) == 22
+            assert words in capsys.readouterr().err
+        assert (folder / "slot").read_bytes() == content
+        assert {name for name in os.listdir() if name.startswith("slot")} == {"slot"}
+
+
+def test_a_delta_wants_its_sidecar(folder: Path, pair: Pair, capsys: Capture, delta: str) -> None:
+    Path("delta.sidecar").rename("elsewhere")
+    assert regraft("merge", delta, "--base", "slot") == 70
+    assert "there is no sidecar" in capsys.readouterr().err
+    assert regraft("merge", delta, "--base", "slot", "--sidecar", "elsewhere", "--no-sidecar") == 2
+    assert (folder / "slot").read_bytes() == pair.old
+    reported(capsys, delta, "--base", "slot", "--sidecar", "elsewhere")
+    assert (folder / "slot").read_bytes() == pair.new
+
+
+def test_only_on_demand_a_delta_is_merged_without_a_sidecar(folder: Path, capsys: Capture) -> None:
+    old, new = bytes(1 << 18), b"new" * 1000 + bytes((1 << 18) - 3000)
+    (folder / "old").write_bytes(old)
+    (folder / "new").write_bytes(new)
+    (folder / "slot").write_bytes(old)
+    assert regraft("delta", "old", "new", "-f", "dm-update", "-o", "delta") == 0
+    Path("delta.sidecar").unlink()
+    reported(capsys, "delta", "--base", "slot", "--no-sidecar")
+    assert (folder / "slot").read_bytes() == new
+
+
+def test_the_merge_of_another_plan_must_be_finished_first(folder: Path, capsys: Capture) -> None:
+    from regraft.engine.delta_merge import DeltaMerge
+    from regraft.engine.deltas import find_sidecar
+    from regraft.engine.files import open_source, open_target
+
+    assert regraft("delta", "old", "new", *DELTAS["raw"], "-o", "delta") == 0
+    assert regraft("delta", "old", "new", *DELTAS["cow"], "-o", "other") == 0
+    target, source = open_target("slot"), open_source("delta")
+    work = DeltaMerge(source, target, state_of("slot"), find_sidecar("delta"), limits=Limits(merge_batch=65536))
+    merge = work.merge
+    merge.base.sync = lambda: merge.stop()  # type: ignore[method-assign]  # after the first batch
+    assert not work.run()
+    work.close()
+    target.close()
+    source.close()
+    for other in ("other", "new.zck"):
+        assert regraft("merge", other, "--base", "slot") == 60
+        assert "finish that one first" in capsys.readouterr().err

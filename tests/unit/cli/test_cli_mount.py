@@ -67,6 +67,15 @@ def test_what_is_no_mount(capsys: pytest.CaptureFixture[str]) -> None:
     assert "regraft status" in capsys.readouterr().err
 
 
+def test_the_status_of_a_mount_tells_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    records.write(Record("fuse", "/run/x.img", "https://user:hidden@host/rootfs.cba?token=hidden", 4096, 77))
+    for options in ([], ["--json"]):
+        assert regraft("status", *options) == 0
+        said = capsys.readouterr().out
+        assert "https://host/rootfs.cba" in said
+        assert "hidden" not in said
+
+
 def test_the_status_of_a_mount_whose_daemon_died(state_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records.write(Record("fuse", "/run/x.img", "/images/a", 5000, 77))
     records.write(Record("nbd", "/dev/nbd999999", "/images/b", 8192, 78, mapper="checked", root_hash="00"))

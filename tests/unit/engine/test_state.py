@@ -11,6 +11,7 @@ from images import small_recipe, small_seed
 from loops import loop_device
 
 from regraft.engine.state import Journal, State, identity_of, state_of
+from regraft.errors import MediumError
 from regraft.formats import journal as journal_format
 from regraft.limits import DEFAULT
 from regraft.testing.crash import MemoryDirectory
@@ -71,6 +72,27 @@ def test_the_target_is_synced_before_a_record_counts() -> None:
     journal.flush()  # nothing new, nothing to sync
     assert order == ["sync with 0 recorded"]
     assert rows(state) == [0, 1, 2, 3]
+
+
+def test_after_a_failed_sync_nothing_is_recorded_any_more() -> None:
+    class Target(MemoryMedium):
+        failures = 1
+
+        def sync(self) -> None:  # as of Linux: the error is told once, and the pages are dropped
+            self.failures -= 1
+            if self.failures == 0:
+                raise MediumError("Input/output error")
+
+    state = State(MemoryDirectory(), "slot")
+    journal = Journal(state, RECIPE, Target(IMAGE))
+    journal.begin()
+    journal.done(0, 4)
+    with pytest.raises(MediumError):
+        journal.flush()
+    journal.done(4, 1)  # by another thread, written before the sync failed
+    with pytest.raises(MediumError):
+        journal.flush()
+    assert rows(state) == []
 
 
 def test_a_second_run_continues_and_appends() -> None:

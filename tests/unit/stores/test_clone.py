@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import archives
@@ -13,6 +14,7 @@ from images import CountingSource, Pair, seed_of
 
 from regraft.build import cba as cba_packer
 from regraft.build.zchunk import Options
+from regraft.engine.ranges import Range
 from regraft.engine.seeds import Seed
 from regraft.errors import (
     BusyError,
@@ -26,6 +28,7 @@ from regraft.errors import (
 )
 from regraft.limits import DEFAULT
 from regraft.model import Algorithm, Digest, DigestColumn, Recipe
+from regraft.model.buffers import Buffer
 from regraft.stores.clone import clone, plan
 from regraft.stores.store import Store, open_store
 from regraft.stores.verify import verify
@@ -250,6 +253,10 @@ def test_a_medium_that_lies_is_found_out_and_leaves_no_promise() -> None:
 def test_a_write_that_went_wrong_once_is_found_and_mended() -> None:
     class Hiccup(MemoryMedium):
         spoilt = False
+        durable = b""
+
+        def sync(self) -> None:
+            self.durable = bytes(self.content)
 
         def write(self, offset: int, data: object) -> None:
             if not self.spoilt and offset == 4096:
@@ -265,6 +272,27 @@ def test_a_write_that_went_wrong_once_is_found_and_mended() -> None:
     put(store, "new", NEW)
     assert content_of(store, "new") == NEW.content
     assert verify(store, full=True).bad == 0
+    assert isinstance(store.directory, Folder)
+    packs = [medium for medium in store.directory.files.values() if isinstance(medium, Hiccup)]
+    assert [pack.durable for pack in packs] == [pack.content for pack in packs]
+
+
+def test_a_chunk_that_proves_damaged_meanwhile_is_not_counted_on() -> None:
+    store = new_store()
+    put(store, "old", OLD)
+    assert isinstance(store.directory, MemoryDirectory)
+    store.directory.files["00000001.pack"].content[0] ^= 1
+
+    class Meanwhile(CountingSource):
+        def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:
+            verify(store, full=True, limits=SMALL)
+            yield from super().fetch(ranges, ordered=ordered)
+
+    with pytest.raises(StateError, match="proved damaged"):
+        clone(store, "new", NEW.recipe, [Meanwhile(NEW.content)], workers=1, limits=SMALL)
+    assert "new" not in store.images()
+    put(store, "new", NEW)
+    assert content_of(store, "new") == NEW.content
 
 
 def test_short_digests_prove_nothing_so_the_whole_image_is_checked(pair: Pair) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from chunk_stores import CHUNK, SMALL, content_of, files, image, new_store, put
 
@@ -97,6 +99,19 @@ def test_debris_of_crashes_is_swept() -> None:
     report = collect(store, limits=SMALL)
     assert sorted(report.debris) == ["00000008.index", "00000009.pack", "gone.pin", "old.image.new"]
     assert files(store) == before | {"old.pin": b""}
+
+
+def test_a_pack_whose_index_cannot_be_read_now_stays() -> None:
+    store = new_store()
+    put(store, "old", OLD)
+    before = files(store)
+    index = folder(store).files["00000001.index"]
+    index.bad.append((0, index.size))
+    assert collect(store, limits=SMALL).debris == []
+    assert collect(store, limits=replace(SMALL, pack_index_size=10)).debris == []
+    index.bad.clear()
+    assert files(store) == before
+    assert content_of(store, "old") == OLD.content
 
 
 def test_a_dry_run_says_the_same_and_does_nothing() -> None:

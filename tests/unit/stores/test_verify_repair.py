@@ -13,10 +13,11 @@ from chunk_stores import CHUNK, SMALL, content_of, image, new_store, put
 from images import CountingSource, Pair
 
 from regraft.build import cba as cba_packer
+from regraft.engine.medium import Medium
 from regraft.errors import DigestError, RegraftError, SourceError, StateError
 from regraft.formats.pack_index import build_header
 from regraft.limits import DEFAULT
-from regraft.model import Algorithm
+from regraft.model import Algorithm, Digest
 from regraft.stores.clone import clone
 from regraft.stores.gc import collect
 from regraft.stores.repair import chunks_in, missing_chunks, repair
@@ -163,6 +164,35 @@ def test_the_whole_image_is_compared_with_its_digest(pair: Pair) -> None:
     clone(store, "v", lying, [CountingSource(archive.content)])
     assert verify(store).sound
     assert verify(store, full=True).damage == {"v": "the image differs from its digest"}
+
+
+def test_images_are_hashed_one_at_a_time_for_each_has_many_descriptors() -> None:
+    class Counting(MemoryDirectory):
+        media = most = 0
+
+        def open(self, name: str) -> Medium:
+            outer = self
+            outer.media += 1
+            outer.most = max(outer.most, outer.media)
+
+            class Opened(MemoryMedium):
+                def close(self) -> None:
+                    outer.media -= 1
+
+            medium = Opened(name=name)
+            medium.content = self.files[name].content
+            return medium
+
+    inner = MemoryDirectory()
+    store = open_store(inner, create=True, limits=SMALL)
+    for number in range(1, 20):
+        wanted = image(*range(1, number + 1))
+        recipe = replace(wanted.recipe, digest=Digest.of(wanted.content))
+        put(store, f"v{number}", replace(wanted, recipe=recipe))
+    counting = Counting(inner.files)
+    assert verify(open_store(counting, limits=SMALL), full=True, limits=SMALL).sound
+    assert counting.media == 0
+    assert counting.most < 30
 
 
 def test_an_index_damaged_anywhere_costs_chunks_and_nothing_else() -> None:

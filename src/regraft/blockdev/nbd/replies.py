@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
-from regraft.blockdev.export import Extent
+from regraft.blockdev.export import Extent, Piece
 from regraft.blockdev.nbd.exports import CONTEXTS, Session
 from regraft.blockdev.nbd.protocol import (
     ALLOCATION,
@@ -234,23 +234,24 @@ class Replies:
                 if hole:
                     self._hole(cookie, start, stop - start, DONE if stop == end else 0)
                     continue
-                if self._send_file and stop - start > _SMALL:
-                    descriptor = self._export.direct(start, stop - start)
-                    if descriptor >= 0:
+                while start < stop:
+                    size = stop - start
+                    piece = self._export.direct(start, size) if self._send_file and size > _SMALL else None
+                    if piece is not None and piece.length > _SMALL:
+                        size = piece.length
                         with self._alone():
-                            sent = self._file_chunk(cookie, descriptor, start, stop - start, stop == end)
-                        if not sent:
-                            return
-                        continue
-                for piece in range(start, stop, most):
-                    size = min(most, stop - piece)
-                    if not self._read_chunk(cookie, piece, size, DONE if piece + size == end else 0):
+                            sent = self._file_chunk(cookie, piece, start, start + size == end)
+                    else:
+                        size = min(most, piece.length if piece is not None else size)
+                        sent = self._read_chunk(cookie, start, size, DONE if start + size == end else 0)
+                    if not sent:
                         return
+                    start += size
         except RegraftError as error:
             self._report(error)
             self._error(cookie, Error.EIO, True)
 
-    def _file_chunk(self, cookie: int, descriptor: int, offset: int, length: int, last: bool) -> bool:
+    def _file_chunk(self, cookie: int, piece: Piece, offset: int, last: bool) -> bool:
         """One chunk of data straight from a file. False if it failed: the reply has then ended.
 
         Its header promises the data before they are read, so it is not yet the end of the reply: if they cannot be read
@@ -259,11 +260,11 @@ class Replies:
         if self._send_file is None:
             return False
         at = self._reserve(CHUNK_DATA.size)
-        CHUNK_DATA.pack_into(self._buffer, at, CHUNK_MAGIC, 0, _DATA, cookie, 8 + length, offset)
+        CHUNK_DATA.pack_into(self._buffer, at, CHUNK_MAGIC, 0, _DATA, cookie, 8 + piece.length, offset)
         self._used = at + CHUNK_DATA.size
         self.flush()
-        end = offset + length
-        offset += self._send_file(descriptor, offset, length)
+        end = offset + piece.length
+        offset += self._send_file(*piece)
         failed = False
         while offset < end:  # not all could be sent that way
             size = min(end - offset, len(self._buffer))

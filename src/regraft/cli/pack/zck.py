@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from regraft.cli._options import examples, json_option, placement_options, progress_option, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
-from regraft.errors import UnsupportedError
+from regraft.cli._verity import ROOT, SALT, TREE, hash_tree
 from regraft.formats import zchunk
 from regraft.model import Algorithm
 
@@ -51,14 +53,15 @@ _DIGESTS = [algorithm.label for algorithm in zchunk.ALGORITHMS]
     "--libzstd", default="", metavar="system|PATH", help="Compress with this libzstd instead of the built-in one."
 )
 @placement_options
-@click.option("--verity", is_flag=True, help="Refused: zchunk files have no place for a hash tree. See `pack cba`.")
+@click.option("--verity", is_flag=True, help="Put a dm-verity hash tree into the header, for `regraft mount --verity`.")
+@click.option("--verity-salt", metavar="HEX", help="Salt of the tree; default: derived from the image. `-`: none.")
 @workers_option
 @progress_option
 @json_option
 def command(
     image: str, output: str, chunk_hash_type: str, digest: str, uncompressed: bool, compression: str, level: int,
-    dictionary: str | None, libzstd: str, align: int | None, layout: str, verity: bool, workers: int, progress: str,
-    as_json: bool,
+    dictionary: str | None, libzstd: str, align: int | None, layout: str, verity: bool, verity_salt: str | None,
+    workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a zchunk file of IMAGE, with exactly the chunks that `zck` makes.
 
@@ -71,11 +74,9 @@ def command(
     from regraft.formats.chunk_rules import Placement
     from regraft.limits import DEFAULT
 
-    if verity:
-        raise UnsupportedError(
-            "a zchunk file cannot carry a hash tree: stock tools define no optional element for one",
-            cure="keep it beside the file (veritysetup format), or use `regraft pack cba --verity`",
-        )
+    if verity_salt is not None and not verity:
+        raise click.UsageError("--verity-salt belongs to --verity")
+    tree = hash_tree(image, verity_salt) if verity else {}
     trained = b""
     if dictionary:
         source = open_source(dictionary)
@@ -95,6 +96,7 @@ def command(
         libzstd=libzstd,
         workers=workers,
         placement=Placement(align or 1, layout == "auto"),
+        metadata=tree,
     )
     options.check(DEFAULT)
     for words in options.warnings():
@@ -107,7 +109,7 @@ def command(
     finally:
         medium.close()
     total = header.size + header.body_size
-    facts = {
+    facts: dict[str, Any] = {
         "file": output,
         "image_size": header.image_size,
         "size": total,
@@ -116,8 +118,12 @@ def command(
         "chunker": header.rule,
         "header_digest": f"{header.algorithm.label}:{header.digest.hex()}",
     }
+    if verity:
+        facts["verity"] = {"root_hash": tree[ROOT].decode(), "salt": tree[SALT].decode(), "tree_size": len(tree[TREE])}
     if as_json:
         emit_json("pack", facts)
     else:
         part = f" ({total / header.image_size:.1%})" if header.image_size else ""
         say(f"{output}: {len(header) - 1} chunks, {size(header.image_size)} in {size(total)}{part}")
+        if verity:
+            say(f"root hash: {tree[ROOT].decode()}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 
 from regraft.engine.apply import Outcome, apply
@@ -16,9 +17,18 @@ from regraft.engine.cost import forecast
 from regraft.engine.files import open_source
 from regraft.engine.match import match
 from regraft.engine.ranges import RangeSource
-from regraft.engine.seeds import Seed, open_seed
+from regraft.engine.seeds import Seed
 from regraft.engine.stream import Streamer
-from regraft.errors import FormatError, LimitError, PolicyError, SourceError, UnsupportedError, UsageError
+from regraft.errors import (
+    FormatError,
+    LimitError,
+    MissingError,
+    PolicyError,
+    SourceError,
+    StateError,
+    UnsupportedError,
+    UsageError,
+)
 from regraft.formats import filesystem_size, zchunk
 from regraft.limits import Limits
 from regraft.model import Algorithm, Digest, Recipe
@@ -150,8 +160,10 @@ class Delta(Handler):
             raise FormatError(f"{self.entry.filename}: an image of {recipe.size} bytes, image-size says {expected}")
         return recipe
 
-    def _seeds(self, recipe: Recipe) -> tuple[list[Seed], list[str]]:
-        """The source and further seeds, and what could not be read: that costs a larger download, not the update."""
+    def _seeds(self, recipe: Recipe, held: ExitStack) -> tuple[list[Seed], list[str]]:
+        """The source and further seeds, until `held` ends, and what could not be read: that costs a larger download."""
+        from regraft.stores.places import open_seed
+
         algorithm = recipe.matchable
         source = self.entry.setting("source")
         seeds: list[Seed] = []
@@ -160,16 +172,17 @@ class Delta(Handler):
             return seeds, ["the artifact has no digests of uncompressed chunks: nothing can be reused (zck -u)"]
         for path in (source, *self.context.seeds):
             try:
-                size = self._source_size() if path == source else None
-                seeds.append(open_seed(path, algorithm, recipe.chunker, size=size, progress=self.context.progress))
-            except SourceError as error:
+                size, progress = self._source_size() if path == source else None, self.context.progress
+                seeds.append(open_seed(path, algorithm, recipe.chunker, held, size=size, progress=progress))
+            except (SourceError, StateError, MissingError) as error:
                 warnings.append(f"{error}: what it holds is fetched instead")
         return seeds, warnings
 
     def forecast(self, content: Iterable[bytes]) -> Forecast:
         recipe = self._recipe(content)
-        seeds, warnings = self._seeds(recipe)
-        plan = match(recipe, [(seed.medium.name, seed.index) for seed in seeds])
+        with ExitStack() as held:
+            seeds, warnings = self._seeds(recipe, held)
+            plan = match(recipe, [(seed.medium.name, seed.index) for seed in seeds])
         cost = forecast(plan, self.context.link, limits=self._limits())
         return Forecast(self.entry, self._target, recipe.size, cost, tuple(warnings))
 
@@ -181,29 +194,25 @@ class Delta(Handler):
         recipe = self._recipe(content)
         if recipe.blobs[0].size is None:
             raise UnsupportedError("a zchunk file of unknown size")
-        seeds, warnings = self._seeds(recipe)
         limits = self._limits()
-        with self.context.connect(limits) as fetcher:
+        with ExitStack() as held, self.context.connect(limits) as fetcher:
+            seeds, warnings = self._seeds(recipe, held)
             source = fetcher.open(self._url(), size=recipe.blobs[0].size)
-            try:
-                if isinstance(self._chained, Sink):
-                    with self._chained.slot() as slot:
-                        outcome = apply(
-                            recipe,
-                            seeds,
-                            [source],
-                            slot.medium,
-                            state=slot.state,
-                            digest=self._digest(),
-                            workers=self.context.workers,
-                            limits=limits,
-                            progress=self.context.progress,
-                        )
-                else:
-                    outcome = self._stream(recipe, seeds, source, limits)
-            finally:
-                for seed in seeds:
-                    seed.medium.close()
+            if isinstance(self._chained, Sink):
+                with self._chained.slot() as slot:
+                    outcome = apply(
+                        recipe,
+                        seeds,
+                        [source],
+                        slot.medium,
+                        state=slot.state,
+                        digest=self._digest(),
+                        workers=self.context.workers,
+                        limits=limits,
+                        progress=self.context.progress,
+                    )
+            else:
+                outcome = self._stream(recipe, seeds, source, limits)
             stats = source.stats
         return Report(
             self.entry,
