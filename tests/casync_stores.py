@@ -11,9 +11,9 @@ from pathlib import Path
 
 from regraft.build import caibx as packer
 from regraft.build.caibx import Options
-from regraft.engine.chunkfiles import ChunkSource, LocalStore
-from regraft.engine.files import FileFolders
-from regraft.engine.medium import Directory
+from regraft.engine.chunkfiles import ChunkSource
+from regraft.engine.chunkstores import LocalStore
+from regraft.engine.medium import Directory, Lock
 from regraft.errors import RegraftError, SourceError
 from regraft.formats import caibx
 from regraft.formats.caibx import Header, Sizes
@@ -38,7 +38,7 @@ class Packed:
 
 def pack(image: bytes, folder: Path | None, options: Options = SMALL) -> Packed:
     """The index of an image, its chunks in a store at `folder`."""
-    store = packer.Store(FileFolders(str(folder)), options) if folder else None
+    store = packer.Store(LocalStore(str(folder)), options) if folder else None
     return packed(image, store, options)
 
 
@@ -65,18 +65,27 @@ class MemoryFolders:
 
     folders: dict[str, MemoryDirectory] = field(default_factory=dict)
     synced: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    ages: dict[str, float] = field(default_factory=dict)
+    whole: MemoryDirectory = field(default_factory=lambda: MemoryDirectory({"whole": MemoryMedium()}))
+    guard: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def open(self, name: str) -> Iterator[Directory]:
-        with self.lock:
+        with self.guard:
             folder = self.folders.setdefault(name, MemoryDirectory())
         yield folder
 
     def sync(self) -> None:
         self.synced += 1
 
-    def files(self) -> dict[str, bytes]:
+    def lock(self, *, shared: bool = False, wait: bool = True) -> Lock:
+        return self.whole.lock("whole", shared=shared, wait=wait)
+
+    def files(self) -> Iterator[tuple[str, int, float]]:
+        for path, content in self.contents().items():
+            yield path, len(content), self.ages.get(path, 0.0)
+
+    def contents(self) -> dict[str, bytes]:
         return {
             f"{folder}/{name}": bytes(medium.content)
             for folder, directory in self.folders.items()
@@ -86,7 +95,7 @@ class MemoryFolders:
 
 @dataclass
 class MemoryStore:
-    """A ChunkStore with these files. stuck: where a read of one of `waiting` waits until it is set or aborted."""
+    """A ReadStore with these files. stuck: where a read of one of `waiting` waits until it is set or aborted."""
 
     files: dict[str, bytes]
     location: str = "memory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,45 @@ def test_casync_extracts_over_http_from_our_server(casync: str, tmp_path: Path, 
     with StaticServer(tmp_path) as server:
         run(casync, "extract", f"--store={server.url}/ours.castr", tmp_path / "ours.caibx", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == pair.new
+
+
+def test_what_is_cached_is_a_store_for_casync(
+    casync: str, tmp_path: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a store of casync's is a cache for us. (casync's own --cache is something else: it helps `make`.)"""
+    monkeypatch.chdir(tmp_path)
+    Path("new").write_bytes(pair.new)
+    Path("none.castr").mkdir()
+    run(casync, "make", "--store=all.castr", "new.caibx", "new")
+    assert regraft("unpack", "new.caibx", "--store", "all.castr", "--cache", "ours.castr", "-o", "one") == 0
+    cached = len(list(Path("ours.castr").rglob("*.cacnk")))
+    shutil.copytree("ours.castr", "only.castr")
+    for file in Path("all.castr").rglob("*.cacnk"):  # casync wants chunks of zeros too, which regraft does not fetch
+        kept = Path("only.castr", file.relative_to("all.castr"))
+        if not kept.exists():
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_bytes(file.read_bytes())
+            cached += 1
+    assert cached - len(list(Path("ours.castr").rglob("*.cacnk"))) <= 1
+    run(casync, "extract", "--store=only.castr", "new.caibx", "two")
+    assert Path("two").read_bytes() == pair.new
+    assert regraft("unpack", "new.caibx", "--store", "none.castr", "--cache", "all.castr", "-o", "three") == 0
+    assert Path("three").read_bytes() == pair.new
+
+
+def test_casync_extracts_from_a_pruned_store(
+    casync: str, tmp_path: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old").write_bytes(pair.old)
+    Path("new").write_bytes(pair.new)
+    for name in ("old", "new"):
+        run(casync, "make", "--store=all.castr", f"{name}.caibx", name)
+    before = len(list(Path("all.castr").rglob("*.cacnk")))
+    assert regraft("store", "prune", "all.castr", "new.caibx") == 0
+    assert 0 < len(list(Path("all.castr").rglob("*.cacnk"))) < before
+    run(casync, "extract", "--store=all.castr", "new.caibx", "out")
+    assert Path("out").read_bytes() == pair.new
 
 
 def test_the_index_of_a_directory_is_refused(casync: str, tmp_path: Path) -> None:

@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make casync indexes and fill stores: casync's cuts, a file for each different chunk, compressed on all cores.
 
-A store grows: chunks that it has already are neither compressed nor written again. Each new one is written under
-another name, made durable and renamed, so that a chunk file under its own name is whole whatever happens.
+A store grows: chunks that it has already are neither compressed nor written again.
 """
 
 from __future__ import annotations
 
 import lzma
-import secrets
 import threading
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import zstandard
 
 from regraft.build.chunks import Cutter, Source, ahead, counted
 from regraft.engine.chunkers import named
-from regraft.engine.medium import Directory, Medium
+from regraft.engine.chunkstores import WriteStore
+from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Progress
 from regraft.engine.verify import default_workers
-from regraft.errors import LimitError, RegraftError, UsageError
+from regraft.errors import LimitError, UsageError
 from regraft.formats import caibx
 from regraft.formats.caibx import Header, Sizes
 from regraft.limits import DEFAULT, KIB, Limits
@@ -123,63 +120,30 @@ def _gzip(data: bytes, level: int) -> bytes:
     return encoder.compress(data) + encoder.flush()
 
 
-class Folders(Protocol):
-    """The folders of a store. Thread-safe."""
-
-    def open(self, name: str) -> AbstractContextManager[Directory]:
-        """The folder of this name, made if there is none."""
-
-    def sync(self) -> None:
-        """Return when the names of the folders are durable."""
-
-
 class Store:
-    """Writes chunk files. Thread-safe."""
+    """Adds chunks to a store, those that it does not have. Thread-safe."""
 
-    def __init__(self, folders: Folders, options: Options) -> None:
-        self._folders, self._compress = folders, options.compress
+    def __init__(self, store: WriteStore, options: Options) -> None:
+        self._store, self._compress = store, options.compress
         self._plain = options.compression == "none"
         self._lock = threading.Lock()
-        self._changed: set[str] = set()  # folders whose names are not durable yet
         self.written = 0  #: chunks that were not there
         self.written_bytes = 0  #: of their files
 
     def put(self, digest: bytes, data: bytes) -> None:
         """Have the chunk in the store, durably but for its name: see `sync`."""
         paths = caibx.paths(digest)
-        folder, _, name = paths[1 if self._plain else 0].partition("/")
-        with self._folders.open(folder) as directory:
-            if any(directory.exists(path.partition("/")[2]) for path in paths):
-                return
-            content = self._compress(data)
-            self._write(directory, name, content)
+        if self._store.has(paths):
+            return
+        content = self._compress(data)
+        self._store.put(paths[1 if self._plain else 0], content)
         with self._lock:
-            self._changed.add(folder)
             self.written += 1
             self.written_bytes += len(content)
 
-    def _write(self, directory: Directory, name: str, content: bytes) -> None:
-        temporary = f"{name}.{secrets.token_hex(8)}.tmp"
-        try:
-            medium = directory.create(temporary)
-            try:
-                medium.write(0, content)
-                medium.sync()
-            finally:
-                medium.close()
-            directory.replace(temporary, name)
-        except BaseException:
-            with suppress(RegraftError):
-                directory.remove(temporary)
-            raise
-
     def sync(self) -> None:
         """Make the names of all chunks durable: an index may now speak of them."""
-        for folder in sorted(self._changed):
-            with self._folders.open(folder) as directory:
-                directory.sync_directory()
-        self._folders.sync()
-        self._changed.clear()
+        self._store.sync()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from regraft.cli._network import Network
+from regraft.cli._options import USUAL, Places
 from regraft.cli._stores import default_stores, folder_of, is_url, open_stores
 from regraft.engine.blobs import LocalBlob
+from regraft.engine.chunkcache import Check
 from regraft.engine.chunkfiles import ChunkSource
 from regraft.engine.files import open_source
 from regraft.engine.medium import Medium
@@ -19,7 +21,7 @@ from regraft.errors import FormatError, LimitError
 from regraft.formats import caibx, cba, ihop, zchunk
 from regraft.formats.image_description import Description
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Recipe
+from regraft.model import Algorithm, Recipe
 
 if TYPE_CHECKING:
     from regraft.transports.fetcher import Fetcher
@@ -152,12 +154,12 @@ def _header(head: _Head, limits: Limits) -> tuple[Header, bytes]:
 
 @contextmanager
 def open_artifact(
-    location: str, network: Network, stores: Sequence[str] = (), *, limits: Limits = DEFAULT
+    location: str, network: Network, stores: Places = USUAL, *, limits: Limits = DEFAULT
 ) -> Iterator[Artifact]:
     """Open the artifact at a path or URL: a zchunk file, bita archive, casync index or ihop description; or an image of
     a chunk store, as STORE/NAME, whose `blob` is the image itself.
 
-    stores: paths or URLs where chunk files are looked for, instead of the usual places beside the artifact.
+    stores: where chunk files are looked for, instead of the usual places beside the artifact, and kept.
     Raises FormatError, TransportError, SourceError, StateError.
     """
     from regraft.stores.places import open_stored, stored
@@ -199,7 +201,7 @@ def _recipe(header: zchunk.Header | cba.Header, location: str, size: int | None)
 def _over_chunks(
     location: str,
     header: caibx.Header | ihop.Header,
-    stores: Sequence[str],
+    stores: Places,
     network: Network,
     stack: ExitStack,
     fetcher: Fetcher | None,
@@ -207,10 +209,12 @@ def _over_chunks(
 ) -> Artifact:
     """An artifact whose chunks are files of stores. `fetcher` is what its own bytes came by."""
     if isinstance(header, caibx.Header):
-        opened = open_stores(stores or default_stores(location), network, stack, fetcher, limits)
+        check = Check(header.algorithm, caibx.CODEC, caibx.digest_of, limits=limits)
+        opened = open_stores(stores, default_stores(location), check, network, stack, fetcher, limits)
         recipe, paths = caibx.recipe(header, opened.location), caibx.paths
     else:
-        opened = open_stores(stores or [folder_of(location)], network, stack, fetcher, limits)
+        check = Check(header.digests.algorithm or Algorithm.SHA256, "none", ihop.digest_of, limits=limits)
+        opened = open_stores(stores, [folder_of(location)], check, network, stack, fetcher, limits)
         recipe, paths = ihop.recipe(header, opened.location), ihop.paths
     source = ChunkSource(
         opened.stores, header.digests, paths, header.lengths, threads=opened.threads, limits=network.limits(limits)

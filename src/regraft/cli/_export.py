@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from regraft.cli._network import Network
+from regraft.cli._options import USUAL, Places
 from regraft.engine.progress import QUIET, Progress
 from regraft.errors import RegraftError, StateError, UsageError
 from regraft.limits import DEFAULT, Limits
@@ -32,8 +33,8 @@ def open_export(
     *,
     name: str = "",
     network: Network | None = None,
+    stores: Places = USUAL,
     seeds: Sequence[str] = (),
-    stores: Sequence[str] = (),
     keep: str | None = None,
     base: str | None = None,
     sidecar: Sidecar | None = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regraft.cli._options import Size
 from regraft.errors import RegraftError
 from regraft.limits import DEFAULT, Limits
 
@@ -34,6 +35,9 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--connections", type=click.IntRange(1, 64), default=None,
         help=f"Connections at once.  [default: {DEFAULT.connections}; to a store of chunk files "
         f"{DEFAULT.chunk_connections}]",
+    ),
+    "rate_limit": click.option(
+        "--rate-limit", type=Size(), default=None, help="Bytes per second to fetch, over all connections: 500k, 2M."
     ),
     "https_only": click.option("--https-only", is_flag=True, help="Refuse plain http."),
 }  # fmt: skip
@@ -66,6 +70,7 @@ class Network:
     proxy: str | None = None
     authorization: str | None = None
     connections: int | None = None  #: None: those of the limits
+    rate_limit: int | None = None  #: bytes per second
     https_only: bool = False
 
     def limits(self, limits: Limits = DEFAULT) -> Limits:
@@ -91,7 +96,7 @@ class Network:
         )
         with (
             remembered_hosts() as hosts,
-            Fetcher(policy, self.limits(limits), hosts=hosts) as fetcher,
+            Fetcher(policy, self.limits(limits), hosts=hosts, rate=self.rate_limit or 0) as fetcher,
         ):
             yield fetcher
 

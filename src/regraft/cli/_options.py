@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import click
@@ -25,17 +26,45 @@ seed_option = click.option(
     metavar="PATH",
     help="Local bytes to reuse: a file, a block device, or an image of a chunk store as STORE/NAME. Repeatable.",
 )
-store_option = click.option(
-    "--store",
-    "stores",
-    multiple=True,
-    metavar="URL|DIR",
-    help="Where a casync index has its chunks; repeatable, looked in one after the other. "
-    "[default: NAME.castr and default.castr beside NAME.caibx]",
-)
 workers_option = click.option(
     "--threads", "workers", type=click.IntRange(0, 256), default=0, help="Threads to use; 0: one per core."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where chunk files are looked for: `stores` (none: the usual places), through the folder `cache` if any."""
+
+    stores: tuple[str, ...] = ()
+    cache: str | None = None
+
+
+USUAL = Places()
+
+
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--store` and `--cache`; the command takes them as one `stores` argument, a `Places`."""
+
+    def gathered(**arguments: Any) -> Any:
+        return command(stores=Places(arguments.pop("stores"), arguments.pop("cache")), **arguments)
+
+    gathered.__name__, gathered.__doc__ = command.__name__, command.__doc__
+    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    gathered = click.option(
+        "--cache",
+        type=click.Path(file_okay=False),
+        default=None,
+        metavar="DIR",
+        help="Keep the chunks of a casync index that were read in this store, verified, and look there first.",
+    )(gathered)
+    return click.option(
+        "--store",
+        "stores",
+        multiple=True,
+        metavar="URL|DIR",
+        help="Where a casync index has its chunks; repeatable, looked in one after the other. "
+        "[default: NAME.castr and default.castr beside NAME.caibx]",
+    )(gathered)
 
 
 def placement_options(command: F) -> F:

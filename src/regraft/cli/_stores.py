@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from regraft.cli._network import Network
-from regraft.engine.chunkfiles import LOCAL_THREADS, ChunkStore, LocalStore
+from regraft.cli._options import Places
+from regraft.cli._output import say
+from regraft.engine.chunkcache import Cached, Check, Retrying
+from regraft.engine.chunkstores import LOCAL_THREADS, LocalStore, ReadStore
 from regraft.formats import caibx
 from regraft.limits import DEFAULT, Limits
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 class Stores:
     """Open stores. threads: for reading. remote: whether any is behind a URL. wire: bytes from those so far."""
 
-    stores: Sequence[ChunkStore]
+    stores: Sequence[ReadStore]
     threads: int
     remote: bool
     wire: Callable[[], int]
@@ -65,23 +68,46 @@ def default_stores(index: str) -> list[str]:
 
 
 def open_stores(
-    locations: Sequence[str], network: Network, stack: ExitStack, fetcher: Fetcher | None, limits: Limits = DEFAULT
+    places: Places,
+    usual: Sequence[str],
+    check: Check,
+    network: Network,
+    stack: ExitStack,
+    fetcher: Fetcher | None,
+    limits: Limits = DEFAULT,
 ) -> Stores:
     """Open stores at paths and URLs, for as long as `stack` lasts. Asks and reads nothing yet.
 
-    fetcher: to be used for URLs; one is made if that is None and there are any.
+    usual: where they are if `places` does not say. check: of what goes into a cache and comes out of it. fetcher: to
+    be used for URLs; one is made if that is None and there are any.
     """
-    opened: list[ChunkStore] = []
+    opened: list[ReadStore] = []
     remote: list[UrlStore] = []
-    for location in locations:
+    for location in places.stores or usual:
         if not is_url(location):
-            opened.append(LocalStore(location))
+            opened.append(_local(location))
             continue
-        from regraft.transports.chunkstore import UrlStore
-
         if fetcher is None:
             fetcher = stack.enter_context(network.connect(limits))
-        remote.append(UrlStore(fetcher, location))
+        remote.append(_remote(location, fetcher))
         opened.append(remote[-1])
+    if places.cache is not None:
+        cache = LocalStore(places.cache)
+        opened = [Cached(store, cache, check, report=say) for store in opened]
     threads = network.limits(limits).chunk_connections if remote else LOCAL_THREADS
     return Stores(opened, threads, bool(remote), lambda: sum(store.received for store in remote))
+
+
+def open_store_at(location: str, network: Network, stack: ExitStack) -> ReadStore:
+    """A single store at a path or URL, for as long as `stack` lasts."""
+    return _remote(location, stack.enter_context(network.connect())) if is_url(location) else _local(location)
+
+
+def _local(location: str) -> ReadStore:
+    return Retrying(LocalStore(location))
+
+
+def _remote(location: str, fetcher: Fetcher) -> UrlStore:
+    from regraft.transports.chunkstore import UrlStore
+
+    return UrlStore(fetcher, location)

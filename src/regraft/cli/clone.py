@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, store_option, workers_option
+from regraft.cli._options import Places, examples, json_option, progress_option, store_options, workers_option
 from regraft.cli._output import emit_json, say, size
 from regraft.cli._progress import meter
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 )
 @click.option("-f", "--replace", is_flag=True, help="NAME may be another image now.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what it takes. Writes nothing.")
-@store_option
+@store_options
 @network_options
 @workers_option
 @progress_option
 @json_option
 def command(
-    what: str, place: str, seeds: tuple[str, ...], replace: bool, dry_run: bool, stores: tuple[str, ...],
+    what: str, place: str, seeds: tuple[str, ...], replace: bool, dry_run: bool, stores: Places,
     network: Network, workers: int, progress: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Bring the image of WHAT into a chunk store, as NAME. WHAT is a zchunk file, a bita archive, a casync index, an

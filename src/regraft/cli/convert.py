@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from regraft.limits import DEFAULT
 
 if TYPE_CHECKING:
     from regraft.cli._artifact import Artifact, Words
+    from regraft.engine.chunkstores import LocalStore
     from regraft.engine.medium import Medium
     from regraft.engine.progress import Progress
 
@@ -74,6 +76,7 @@ def command(
     an encoder of the same bits (PUFFDIFF, ZUCCHINI, LZ4DIFF) are refused.
     """
     from regraft.cli._artifact import is_url, open_artifact
+    from regraft.engine.chunkstores import LocalStore
     from regraft.engine.files import replacing
 
     kind = kind or {".zck": "zck", ".cba": "cba", ".caibx": "caibx", ".cow": "cow"}.get(os.path.splitext(output)[1])
@@ -91,9 +94,15 @@ def command(
     if not is_url(file) and os.path.exists(output) and os.path.samefile(file, output):
         raise UsageError(f"{output} is what is to be converted", cure="write another file")
     wish = _Wish(compression, level, workers, rechunk)
-    with meter(progress) as shown, open_artifact(file, network) as artifact, replacing(output) as out:
-        if kind == "caibx":
-            made = _to_caibx(artifact, out, store or os.path.join(os.path.dirname(output), DEFAULT_STORE), wish, shown)
+    filled = LocalStore(store or os.path.join(os.path.dirname(output), DEFAULT_STORE)) if kind == "caibx" else None
+    with (
+        meter(progress) as shown,
+        open_artifact(file, network) as artifact,
+        filled.adding() if filled else nullcontext(),
+        replacing(output) as out,
+    ):
+        if filled is not None:
+            made = _to_caibx(artifact, out, filled, wish, shown)
         else:
             made = (_to_zck if kind == "zck" else _to_cba)(artifact, out, wish, shown)
     facts = {"file": output, "format": kind, **asdict(made)}
@@ -190,16 +199,15 @@ def _of_cba(header: cba.Header, reused: int) -> _Made:
     return _Made(header.image_size, header.end, len(header.order), reused, header.rule)
 
 
-def _to_caibx(artifact: Artifact, out: Medium, folder: str, wish: _Wish, progress: Progress) -> _Made:
+def _to_caibx(artifact: Artifact, out: Medium, filled: LocalStore, wish: _Wish, progress: Progress) -> _Made:
     from regraft.build import caibx as builder
     from regraft.build import convert
-    from regraft.engine.files import FileFolders
 
     options = builder.Options(
         compression=wish.codec(artifact.header, tuple(builder.LEVELS), "zstd"), level=wish.level, workers=wish.workers
     )
     options.check(DEFAULT)
-    store = builder.Store(FileFolders(folder), options)
+    store = builder.Store(filled, options)
     if wish.rechunk:
         with convert.unpacked(artifact.recipe, [artifact.blob], workers=wish.workers, progress=progress) as image:
             header = builder.pack(image, out, store, options, progress=progress).header

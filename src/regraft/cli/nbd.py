@@ -12,7 +12,7 @@ import click
 
 from regraft.cli._merge_work import How, find_sidecar, is_local_delta, merge_options
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, progress_option, seed_option, store_option
+from regraft.cli._options import Places, examples, json_option, progress_option, seed_option, store_options
 from regraft.cli._output import SCHEMA, say
 from regraft.cli._progress import meter
 from regraft.errors import UsageError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.argument("images", metavar="WHAT...", nargs=-1, required=True)
 @seed_option
-@store_option
+@store_options
 @click.option(
     "--keep",
     metavar="FILE|STORE/NAME",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[str, ...],
     seeds: tuple[str, ...],
-    stores: tuple[str, ...],
+    stores: Places,
     keep: str | None,
     no_read_ahead: bool,
     base: str | None,

@@ -11,11 +11,12 @@ import click
 
 from regraft.cli._network import Network, network_options
 from regraft.cli._options import (
+    Places,
     examples,
     json_option,
     progress_option,
     seed_option,
-    store_option,
+    store_options,
     workers_option,
 )
 from regraft.cli._output import emit_json, say, size
@@ -34,13 +35,13 @@ from regraft.errors import UsageError
 @click.argument("file")
 @click.option("-o", "--output", required=True, help="Image file or block device to write; - for stdout, in order.")
 @seed_option
-@store_option
+@store_options
 @network_options
 @workers_option
 @progress_option
 @json_option
 def command(
-    file: str, output: str, seeds: tuple[str, ...], stores: tuple[str, ...], network: Network, workers: int,
+    file: str, output: str, seeds: tuple[str, ...], stores: Places, network: Network, workers: int,
     progress: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Rebuild the image of FILE, fetching only what no seed has.

@@ -3,81 +3,17 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Protocol
 
-from regraft.engine.files import open_source
+from regraft.engine.chunkstores import ReadStore
 from regraft.engine.ranges import Range
 from regraft.errors import LimitError, RegraftError, SourceError, StatusError
 from regraft.formats.codecs import most_stored
 from regraft.limits import DEFAULT, Limits
 from regraft.model import DigestColumn
 from regraft.model.buffers import Buffer
-
-#: Files read at once from a local store.
-LOCAL_THREADS = 4
-
-
-class ChunkStore(Protocol):
-    """A place with chunk files. Thread-safe. Paths are relative, and made from digests alone."""
-
-    @property
-    def location(self) -> str:
-        """For messages: a path or a URL."""
-
-    def read(self, paths: Sequence[str], maximum: int) -> Buffer | None:
-        """The whole of the first of these files that is there, None if there is none.
-
-        Raises LimitError for a file of more than `maximum` bytes, SourceError, TransportError.
-        """
-
-    def absent(self, paths: Sequence[str]) -> RegraftError:
-        """What to raise when a chunk that nothing replaces is not there."""
-
-    def abort(self) -> None:
-        """Nobody waits for running reads any more: end them if possible."""
-
-
-class LocalStore:
-    """A folder. What is neither a file nor a link to one is not there: casync marks so what it knows to be missing."""
-
-    def __init__(self, folder: str) -> None:
-        self.location = folder
-
-    def read(self, paths: Sequence[str], maximum: int) -> Buffer | None:
-        for path in paths:
-            full = f"{self.location}/{path}"
-            try:
-                if not stat.S_ISREG(os.stat(full).st_mode):
-                    continue
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise SourceError(f"{full}: {error.strerror}") from None
-            medium = open_source(full)
-            try:
-                size = medium.size
-                if size > maximum:
-                    raise LimitError(f"{full} has {size} bytes, more than the {maximum} that its chunk can take")
-                data = bytearray(size)
-                if medium.read_into(0, memoryview(data)) < size:
-                    raise SourceError(f"{full} became shorter while it was read")
-                return data
-            finally:
-                medium.close()
-        return None
-
-    def absent(self, paths: Sequence[str]) -> RegraftError:
-        return SourceError(
-            f"the chunk {paths[0]} is not in {self.location}",
-            cure="name the stores that have the chunks with --store, or get the missing ones from the publisher",
-        )
-
-    def abort(self) -> None: ...
 
 
 class ChunkSource:
@@ -91,7 +27,7 @@ class ChunkSource:
 
     def __init__(
         self,
-        stores: Sequence[ChunkStore],
+        stores: Sequence[ReadStore],
         names: DigestColumn,
         paths: Callable[[bytes], tuple[str, ...]],
         lengths: Sequence[int],

@@ -294,6 +294,30 @@ class FileFolders:
         finally:
             directory.close()
 
+    def files(self) -> Iterator[tuple[str, int, float]]:
+        """Path in this folder, size in bytes and time of change of every regular file in its folders.
+
+        Follows no links. Raises MediumError.
+        """
+        with _failing_as(MediumError, f"list {self.path}"):
+            folders = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir(follow_symlinks=False))
+        for folder in folders:
+            with _failing_as(MediumError, f"list {self.path}/{folder}"):
+                entries = sorted(os.scandir(f"{self.path}/{folder}"), key=lambda entry: entry.name)
+            for entry in entries:
+                with _failing_as(MediumError, f"look at {entry.path}"), suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False):
+                        found = entry.stat(follow_symlinks=False)
+                        yield f"{folder}/{entry.name}", found.st_size, found.st_mtime
+
+    def lock(self, *, shared: bool = False, wait: bool = True) -> FileLock:
+        """Lock this folder itself, as `Directory.lock` does files. Raises MediumError, BusyError."""
+        directory = FileDirectory(self.path)
+        try:
+            return directory.lock(".", shared=shared, wait=wait)
+        finally:
+            directory.close()
+
     def sync(self) -> None:
         """Return when the names of the folders are durable, and that of this one."""
         for path in (self.path, os.path.dirname(os.path.realpath(self.path))):

@@ -11,6 +11,7 @@ Little-endian. There is no checksum, nor any stored size: chunks are files of a 
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from dataclasses import dataclass, field
@@ -239,3 +240,18 @@ def paths(digest: bytes) -> tuple[str, ...]:
     """Where a chunk may lie in a store: compressed, or as it is."""
     name = f"{digest[:2].hex()}/{digest.hex()}"
     return f"{name}.cacnk", name
+
+
+_PATH = re.compile(r"([0-9a-f]{4})/(\1[0-9a-f]{60})(\.cacnk)?")
+_TEMPORARY = re.compile(r"([0-9a-f]{4})/\1[0-9a-f]{60}(\.cacnk)?\.[0-9a-zA-Z]+\.tmp")
+
+
+def digest_of(path: str) -> bytes | None:
+    """The digest of the chunk at a path in a store; None for what is no chunk's path."""
+    found = _PATH.fullmatch(path)
+    return bytes.fromhex(found[2]) if found else None
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a file of a store is a chunk that was never finished, by its path."""
+    return _TEMPORARY.fullmatch(path) is not None

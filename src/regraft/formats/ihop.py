@@ -10,6 +10,7 @@ as they are: `chunks/<first 4 digits>/<all digits>.chunk`.
 from __future__ import annotations
 
 import hmac
+import re
 from array import array
 from dataclasses import dataclass, field
 
@@ -198,3 +199,12 @@ def recipe(header: Header, store: str) -> Recipe:
 def paths(digest: bytes) -> tuple[str, ...]:
     """Where a chunk lies in a store, which is the folder of the description."""
     return (f"chunks/{digest[:2].hex()}/{digest.hex()}.chunk",)
+
+
+_PATH = re.compile(r"chunks/([0-9a-f]{4})/(\1(?:[0-9a-f]{2})+)\.chunk")
+
+
+def digest_of(path: str) -> bytes | None:
+    """The digest of the chunk at a path in a store; None for what is no chunk's path."""
+    found = _PATH.fullmatch(path)
+    return bytes.fromhex(found[2]) if found else None

@@ -9,6 +9,7 @@ or replaced meanwhile. Packs are read through descriptors, so one that `gc` drop
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -22,6 +23,7 @@ from regraft.stores import names
 from regraft.stores.image import StoredImage, open_image
 
 _MARK = b"regraft chunk store\nversion 1\n"
+_CASYNC = re.compile(r"[0-9a-f]{4}")  # folders of a casync store
 
 
 class Store:
@@ -215,6 +217,28 @@ def open_store(place: str | Directory, *, create: bool = False, limits: Limits =
     return store
 
 
+def holds_chunk_files(path: str) -> bool:
+    """Whether this folder looks like a casync store, which has no mark: folders named by first digits of digests."""
+    if not os.path.isdir(path):
+        return False
+    content = os.listdir(path)
+    return names.MARKER not in content and any(_CASYNC.fullmatch(name) for name in content)
+
+
+def check_chunk_files(path: str) -> None:
+    """Raise StateError if this folder is a store of packs, and not one with a file for each chunk, or if it is neither.
+
+    An empty one passes.
+    """
+    content = os.listdir(path)
+    if names.MARKER in content:
+        raise StateError(
+            f"{path} is a chunk store of `regraft clone`, not a casync store", cure="use `regraft store gc` on it"
+        )
+    if content and not holds_chunk_files(path):
+        raise StateError(f"{path} is not a casync store: it holds {min(content)}", cure="give a .castr folder")
+
+
 def _check_mark(store: Store, create: bool) -> None:
     directory = store.directory
     try:
@@ -241,6 +265,8 @@ def _begin(store: Store, create: bool) -> None:
     others = [name for name in directory.names() if name not in (names.LOCK, names.MARKER + names.NEW, "lost+found")]
     if others or not create:
         cure = "give an empty folder, or none" if create else "`regraft clone` makes one"
+        if any(_CASYNC.fullmatch(name) for name in others):
+            cure = "it looks like a casync store: `regraft pack caibx` and `regraft store prune` are for those"
         raise StateError(
             f"{store.path} is not a chunk store" + (f": it holds {others[0]}" if others else ""), cure=cure
         )

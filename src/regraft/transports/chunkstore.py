@@ -21,7 +21,7 @@ _NOT_HERE = (403, 404, 410)
 
 
 class UrlStore:
-    """A ChunkStore over HTTP. Which of a chunk's names are in use is learnt: it is asked for first from then on."""
+    """A ReadStore over HTTP. Which of a chunk's names are in use is learnt: it is asked for first from then on."""
 
     def __init__(self, fetcher: Fetcher, url: str) -> None:
         """Asks nothing yet. Raises UsageError or PolicyError for a URL that may not be asked."""
@@ -34,7 +34,7 @@ class UrlStore:
         self._runs = 0  # raised by `abort`: reads that began before are not tried again
 
     def read(self, paths: Sequence[str], maximum: int) -> Buffer | None:
-        """See ChunkStore.read. Raises StatusError when the server refuses all names of the chunk."""
+        """See ReadStore.read. Raises StatusError when the server refuses all names of the chunk."""
         usual = self._usual if self._usual < len(paths) else 0
         refused: StatusError | None = None
         for number in (usual, *(number for number in range(len(paths)) if number != usual)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from regraft.engine.ranges import Link
+from regraft.engine.throttle import Throttle
 from regraft.errors import LimitError, RedirectError, StallError, TransportError
 from regraft.limits import DEFAULT, Limits
 from regraft.transports.hosts import HostMemory
@@ -39,6 +40,25 @@ class Timing:
     chance: Callable[[], float] = random.random
 
 
+class Pace:
+    """Slows down all transfers of a Fetcher together, wherever their bytes go."""
+
+    def __init__(self, rate: float, timing: Timing) -> None:
+        """`rate` in bytes per second."""
+        #: Bytes to ask for at once: a part of a second's, so that waiting is short and even.
+        self.piece = max(int(rate / 8), 1 << 10)
+        self._throttle, self._sleep = Throttle(rate, clock=timing.clock), timing.sleep
+        self._lock = threading.Lock()
+
+    def wait(self, count: int) -> float:
+        """Wait until `count` more bytes were allowed to come; the seconds that this took."""
+        with self._lock:
+            seconds = self._throttle.wait(count)
+        if seconds > 0:
+            self._sleep(seconds)
+        return seconds
+
+
 class Fetcher:
     """Connections to servers, kept alive and shared by everything that is fetched. Thread-safe.
 
@@ -47,6 +67,7 @@ class Fetcher:
         limits: the maxima; those of the section "transport" and `buffer`.
         hosts: what is known of hosts from earlier runs; updated as it is learnt.
         timing: clock and chance.
+        rate: body bytes per second that all transfers together take at most, 0 for no limit.
     """
 
     def __init__(
@@ -56,11 +77,13 @@ class Fetcher:
         *,
         hosts: HostMemory | None = None,
         timing: Timing | None = None,
+        rate: float = 0,
     ) -> None:
         self.policy = policy if policy is not None else Policy()
         self.limits = limits
         self.hosts = hosts if hosts is not None else HostMemory()
         self.timing = timing if timing is not None else Timing()
+        self._pace = Pace(rate, self.timing) if rate > 0 else None
         self._lock = threading.Lock()
         self._managers: dict[str | None, urllib3.PoolManager] = {}
         self._meters: dict[str, Meter] = {}
@@ -179,7 +202,7 @@ class Fetcher:
         meter = self.meter(origin)
         for _ in range(self.limits.redirects + 1):
             raw = self._ask(origin, location, headers, transfer, meter)
-            response = Response(raw, location, transfer, self.limits, self.timing.clock, meter, count)
+            response = Response(raw, location, transfer, self.limits, self.timing.clock, meter, count, self._pace)
             if response.status not in _REDIRECTS:
                 return response
             with response:

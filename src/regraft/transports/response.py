@@ -16,6 +16,7 @@ from regraft.transports.measure import Meter
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
+    from regraft.transports.fetcher import Pace
     from regraft.transports.policy import Location
 
 #: Bytes read at once.
@@ -36,6 +37,7 @@ class Response:
         clock: Callable[[], float],
         meter: Meter,
         count: Callable[[int], None],
+        pace: Pace | None = None,
     ) -> None:
         self._raw = raw
         self._transfer = transfer
@@ -43,6 +45,7 @@ class Response:
         self._clock = clock
         self._meter = meter
         self._count = count
+        self._pace = pace
         self._open = True
         self.location = location
         self.status = raw.status
@@ -67,7 +70,8 @@ class Response:
         """What has arrived, up to PIECE bytes, waiting for at least one; b"" at the end. Raises Interrupted."""
         try:
             # a bound close to what is left saves the allocator from shrinking a large block for a small answer
-            left = PIECE if self.length is None else min(PIECE, self.length - self.received + 1)
+            most = PIECE if self._pace is None else min(PIECE, self._pace.piece)
+            left = most if self.length is None else min(most, self.length - self.received + 1)
             data = self._raw.read1(max(left, 1), decode_content=False)
         except Exception as error:
             raise translate(error, self.location.url) from error
@@ -84,6 +88,8 @@ class Response:
                     StallError(f"{self.location.url}: less than {self._limits.low_speed} bytes per second arrive")
                 )
             self._window, self._window_bytes = now, 0
+        if self._pace is not None:
+            self._window += self._pace.wait(len(data))  # which is not the peer's time
         return data
 
     def resume(self) -> None:

@@ -19,6 +19,7 @@ from images import Pair, seed_of
 from regraft.build.caibx import LEVELS, Options, Store, sizes_of
 from regraft.build.caibx import pack as write
 from regraft.engine.apply import apply
+from regraft.engine.chunkstores import LocalStore
 from regraft.engine.progress import Origin
 from regraft.engine.state import State
 from regraft.errors import ChangedError, LimitError, MediumError, UsageError
@@ -47,8 +48,8 @@ def test_a_chunk_file_is_what_casync_makes_of_it() -> None:
     found = {}
     for compression in LEVELS:
         folders = MemoryFolders()
-        made = packed(IMAGE, Store(folders, replace(SMALL, compression=compression)), SMALL)
-        found[compression] = folders.files()
+        made = packed(IMAGE, Store(LocalStore("memory", folders), replace(SMALL, compression=compression)), SMALL)
+        found[compression] = folders.contents()
         assert set(found[compression]) == {caibx.paths(digest)[compression == "none"] for digest in made.header.digests}
     for name, content in found["none"].items():
         frame = found["zstd"][f"{name}.cacnk"]
@@ -76,8 +77,12 @@ def test_the_same_image_gives_the_same_bytes_with_any_number_of_threads(compress
     found = []
     for workers in (1, 5):
         folders = MemoryFolders()
-        made = packed(IMAGE, Store(folders, replace(SMALL, compression=compression)), replace(SMALL, workers=workers))
-        found.append((made.content, folders.files()))
+        made = packed(
+            IMAGE,
+            Store(LocalStore("memory", folders), replace(SMALL, compression=compression)),
+            replace(SMALL, workers=workers),
+        )
+        found.append((made.content, folders.contents()))
     assert found[0] == found[1]
 
 
@@ -109,7 +114,7 @@ def test_names_are_durable_before_the_index_is_written() -> None:
             super().write(offset, data)
 
     out = Out()
-    write(MemoryMedium(IMAGE), out, Store(folders, SMALL), SMALL)
+    write(MemoryMedium(IMAGE), out, Store(LocalStore("memory", folders), SMALL), SMALL)
     assert out.content
 
 
@@ -127,7 +132,7 @@ def test_a_power_cut_leaves_whole_chunks_or_none() -> None:
             log.directory.sync_directory()
 
     image = IMAGE[:1500]
-    made = packed(image, Store(OneFolder(), SMALL), replace(SMALL, workers=1))
+    made = packed(image, Store(LocalStore("memory", OneFolder()), SMALL), replace(SMALL, workers=1))
     whole = {
         caibx.paths(digest)[0].partition("/")[2]: bytes(
             image[made.header.bounds[number] : made.header.bounds[number + 1]]
@@ -159,8 +164,8 @@ def test_a_full_disk_leaves_no_half_chunk() -> None:
     folders = MemoryFolders()
     folders.open = lambda name: _opened(folders.folders.setdefault(name, FullDirectory()))  # type: ignore[method-assign]
     with pytest.raises(MediumError, match="no space"):
-        packed(IMAGE, Store(folders, SMALL))
-    assert folders.files() == {}
+        packed(IMAGE, Store(LocalStore("memory", folders), SMALL))
+    assert folders.contents() == {}
 
 
 def _opened(directory: MemoryDirectory):  # type: ignore[no-untyped-def]

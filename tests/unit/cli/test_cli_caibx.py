@@ -192,6 +192,12 @@ def test_an_image_of_ihop_is_read(folder: Path, server: StaticServer, capsys: Ca
     assert (folder / "out").read_bytes() == image
     reported(capsys, "unpack", f"{server.url}/store/name", "-o", "remote")
     assert (folder / "remote").read_bytes() == image
+    for output in ("filled", "cached"):
+        reported(capsys, "unpack", "store/name", "-o", output, "--cache", "cache")
+        assert (folder / output).read_bytes() == image
+        kept = {file.relative_to(folder / "cache") for file in (folder / "cache").rglob("*.chunk")}
+        assert len(kept) in (100, 101)  # zeros are not read
+        assert all((folder / "cache" / each).read_bytes() == (folder / "store" / each).read_bytes() for each in kept)
     shutil.rmtree(folder / "store" / "chunks")
     assert regraft("unpack", "store/name", "-o", "again") == 52
 

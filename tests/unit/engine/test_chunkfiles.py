@@ -14,7 +14,8 @@ from casync_stores import SMALL, MemoryStore, Packed, chunk_file, pack, source
 
 from regraft.build.caibx import Options
 from regraft.engine.apply import apply
-from regraft.engine.chunkfiles import ChunkSource, LocalStore
+from regraft.engine.chunkfiles import ChunkSource
+from regraft.engine.chunkstores import LocalStore
 from regraft.engine.match import match
 from regraft.engine.ranges import Range
 from regraft.engine.stream import Streamer

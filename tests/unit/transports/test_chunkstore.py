@@ -17,7 +17,8 @@ import pytest
 from casync_stores import SMALL, Packed, pack
 
 from regraft.engine.apply import apply
-from regraft.engine.chunkfiles import ChunkSource, LocalStore
+from regraft.engine.chunkfiles import ChunkSource
+from regraft.engine.chunkstores import LocalStore
 from regraft.engine.ranges import Range
 from regraft.errors import LimitError, StatusError, TransportError
 from regraft.formats import caibx

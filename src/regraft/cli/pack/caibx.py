@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import click
 
@@ -48,7 +49,8 @@ def command(
     """
     from regraft.build import caibx as packer
     from regraft.cli._progress import meter
-    from regraft.engine.files import FileFolders, open_source, replacing
+    from regraft.engine.chunkstores import LocalStore
+    from regraft.engine.files import open_source, replacing
     from regraft.errors import UsageError
     from regraft.formats.caibx import DEFAULT_STORE
     from regraft.limits import DEFAULT
@@ -66,8 +68,10 @@ def command(
     folder = store or os.path.join(os.path.dirname(output), DEFAULT_STORE)
     medium = open_source(image)
     try:
-        filled = None if no_store else packer.Store(FileFolders(folder), options)
-        with replacing(output) as out, meter(progress) as shown:
+        store_of = None if no_store else LocalStore(folder)
+        filled = packer.Store(store_of, options) if store_of else None
+        adding = store_of.adding() if store_of else nullcontext()
+        with adding, replacing(output) as out, meter(progress) as shown:
             made = packer.pack(medium, out, filled, options, progress=shown)
     finally:
         medium.close()

@@ -3,4 +3,6 @@
 
 from regraft.cli._group import VerbGroup
 
-command = VerbGroup("store", __path__, __name__, help="Look after chunk stores, which `regraft clone` fills.")
+command = VerbGroup(
+    "store", __path__, __name__, help="Look after chunk stores, which `regraft clone` fills, and casync stores."
+)
