@@ -238,6 +238,30 @@ def update_diff(material: Material, runs: int) -> Iterator[Row]:
     )  # fmt: skip
 
 
+def view(_material: Material, runs: int) -> Iterator[Row]:
+    """Reads of the new image while it is a diff over its base, and while it is merged."""
+    told: list[dict[str, float]] = []
+    for _ in range(runs):
+        with scratch() as folder:
+            told.append(json.loads(run([PYTHON, _HERE / "view.py", folder, str(256 * MIB)]).output))
+
+    def compared(ours: str, theirs: str) -> tuple[str, str, float]:
+        middle = sorted(told, key=lambda one: one[ours] / one[theirs])[len(told) // 2]
+        return f"{1e6 * middle[ours]:.0f} us", f"{1e6 * middle[theirs]:.0f} us", middle[ours] / middle[theirs]
+
+    ours, theirs, ratio = compared("view", "base")
+    yield Row("view-unchanged", "128 MiB of unchanged areas, against the same reads of the base", ours, theirs, ratio)
+    yield at_most(
+        "view-changed", "4 KiB at random of changed areas, against decoding a unit", *compared("read", "unit"), 2
+    )
+    yield at_most(
+        "view-merging",
+        "slowest hundredth of reads during the merge, against before it",
+        *compared("during", "before"),
+        3,
+    )
+
+
 def memory(material: Material, _runs: int) -> Iterator[Row]:
     """Peak resident memory of every device command on an image of 1 GiB."""
     quiet = ["--progress", "none"]
@@ -286,6 +310,7 @@ ROWS = {
     "link": link,
     "merge": merging,
     "update-diff": update_diff,
+    "view": view,
     "memory": memory,
 }
 

@@ -139,6 +139,14 @@ class Merge:
         batch = self._batch_of[row]
         return batch == _STAYS or batch < self._gate.position
 
+    def settled_up_to(self, row: int, end: int) -> int:
+        """The first of the rows from `row` to `end` that is not settled; `end` if all of them are."""
+        batches, position = self._batch_of, self._gate.position
+        for number in range(row, end):
+            if position <= batches[number] != _STAYS:
+                return number
+        return end
+
     # -- steering -----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:

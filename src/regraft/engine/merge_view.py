@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from regraft.engine.merge import Merge
 from regraft.engine.merge_status import Place, Where
@@ -32,14 +32,12 @@ class MergeView:
         position = offset
         while position < end:
             row = bisect_right(self._bounds, position) - 1
-            last = row + 1
-            if self._merge.settled(row):
-                while last < len(self._bounds) - 1 and self._bounds[last] < end and self._merge.settled(last):
-                    last += 1
+            last = self._merge.settled_up_to(row, bisect_left(self._bounds, end))
+            if last > row:
                 stop = min(self._bounds[last], end)
                 self._read(Place(Where.BASE, position), view[position - offset : stop - offset])
             else:
-                stop = min(self._bounds[last], end)
+                stop = min(self._bounds[row + 1], end)
                 self._row(row, position - self._bounds[row], view[position - offset : stop - offset])
             position = stop
         return max(end - offset, 0)
