@@ -91,9 +91,17 @@ def merge(kind: str, folder: Path, size: int) -> dict[str, float]:
     told = ordering.forecast(job.plan, job.schedule)
     target.sync()
     began = time.perf_counter()
+    spent = time.process_time()
     job.run()
+    spent = time.process_time() - spent
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "flushes": told.flushes, "direct": told.direct, "journaled": told.journaled}
+    return {
+        "seconds": seconds,
+        "cpu": spent,
+        "flushes": told.flushes,
+        "direct": told.direct,
+        "journaled": told.journaled,
+    }
 
 
 if __name__ == "__main__":

@@ -209,6 +209,59 @@ def merging(_material: Material, runs: int) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def update_diff(material: Material, runs: int) -> Iterator[Row]:
+    """A diff for dm-update: its time, beside what cannot be done without, and its size."""
+    child = [PYTHON, _HERE / "update_diff.py"]
+    old, new = material.old, material.new
+    with scratch() as folder:
+        found = interleaved(
+            runs,
+            ours=lambda: run([*child, "make", old, new, folder / "diff.img"]),
+            peer=lambda: run([*child, "bound", old, new]),
+        )
+    told = {name: [json.loads(one.output) for one in series.runs] for name, series in found.items()}
+    ours, theirs = (sorted(one["seconds"] for one in told[name]) for name in ("ours", "peer"))
+    ratios = sorted(one["seconds"] / two["seconds"] for one, two in zip(told["ours"], told["peer"], strict=True))
+    changed = told["peer"][0]["changed"]
+    yield at_most(
+        "update-diff",
+        f"make a diff ({changed / MIB:.0f} MiB of changed blocks), against reading both images + zstd on all cores",
+        f"{ours[0]:.2f} s at best", f"{theirs[0]:.2f} s at best", ratios[len(ratios) // 2], 1.3,
+    )  # fmt: skip
+    whole = json.loads(run([*child, "size", old, new]).output)["size"]
+    size, chunked = told["ours"][0]["size"], told["peer"][0]["size"]
+    yield at_most(
+        "update-diff-size",
+        "its size, level 19, against one zstd stream of the changed blocks"
+        f" (chunks of 64 KiB, which see nothing of each other, cost {chunked / whole:.2f} whoever makes them)",
+        f"{size / MIB:.2f} MiB", f"{whole / MIB:.2f} MiB", size / whole, 1.1,
+    )  # fmt: skip
+
+
+def view(_material: Material, runs: int) -> Iterator[Row]:
+    """Reads of the new image while it is a diff over its base, and while it is merged."""
+    told: list[dict[str, float]] = []
+    for _ in range(runs):
+        with scratch() as folder:
+            told.append(json.loads(run([PYTHON, _HERE / "view.py", folder, str(256 * MIB)]).output))
+
+    def compared(ours: str, theirs: str) -> tuple[str, str, float]:
+        middle = sorted(told, key=lambda one: one[ours] / one[theirs])[len(told) // 2]
+        return f"{1e6 * middle[ours]:.0f} us", f"{1e6 * middle[theirs]:.0f} us", middle[ours] / middle[theirs]
+
+    ours, theirs, ratio = compared("view", "base")
+    yield Row("view-unchanged", "128 MiB of unchanged areas, against the same reads of the base", ours, theirs, ratio)
+    yield at_most(
+        "view-changed", "4 KiB at random of changed areas, against decoding a unit", *compared("read", "unit"), 2
+    )
+    yield at_most(
+        "view-merging",
+        "slowest hundredth of reads during the merge, against before it",
+        *compared("during", "before"),
+        3,
+    )
+
+
 def memory(material: Material, _runs: int) -> Iterator[Row]:
     """Peak resident memory of every device command on an image of 1 GiB."""
     quiet = ["--progress", "none"]
@@ -256,6 +309,8 @@ ROWS = {
     "kept": kept,
     "link": link,
     "merge": merging,
+    "update-diff": update_diff,
+    "view": view,
     "memory": memory,
 }
 

@@ -3,7 +3,7 @@
 
 bench/run.py [--json] [--runs N] [--row NAME]...
 
-NAME: pack, index, casync, install, kept, link, merge, memory, layout, clone, served, store-memory
+NAME: pack, index, casync, install, kept, link, merge, update-diff, view, memory, layout, clone, served, store-memory
 """
 
 from __future__ import annotations

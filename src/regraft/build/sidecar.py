@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 from regraft import kernels
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
@@ -10,22 +12,34 @@ from regraft.engine.verify import batches, row_lengths
 from regraft.errors import ChangedError
 from regraft.model import Algorithm, DigestColumn, OpTable, Units
 
-_BATCH = 8 << 20
+_BATCH = 4 << 20
 
 
 def digest_rows(image: Medium, table: OpTable, *, progress: Progress = QUIET) -> DigestColumn:
     """SHA-256 of each row's bytes in `image`, on all cores. Raises ChangedError if it became shorter."""
     digests = DigestColumn(Algorithm.SHA256)
     progress.phase("digest", table.size)
-    buffer = memoryview(bytearray(min(max(_BATCH, _longest(table)), table.size)))
-    for first, count in batches(table, range(len(table)), _BATCH):
-        start, size = table.bounds[first], table.bounds[first + count] - table.bounds[first]
-        if image.read_into(start, buffer[:size]) < size:
+    size = min(max(_BATCH, _longest(table)), table.size)
+    buffers = [memoryview(bytearray(size)) for _ in range(2)]  # one is read into while the other one is hashed
+
+    def digest(first: int, rows: int, view: memoryview, reading: Future[int]) -> None:
+        if reading.result() < len(view):
             raise ChangedError(f"{image.name} became shorter while it was read", cure="give files at rest")
-        digests.data += kernels.digest_ranges(
-            buffer[:size], row_lengths(table, first, count), algorithm=Algorithm.SHA256.label
-        )
-        progress.advance(size, Origin.SEED)
+        lengths = row_lengths(table, first, rows)
+        digests.data += kernels.digest_ranges(view, lengths, algorithm=Algorithm.SHA256.label)
+        progress.advance(len(view), Origin.SEED)
+
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        before: tuple[int, int, memoryview, Future[int]] | None = None
+        for number, (first, rows) in enumerate(batches(table, range(len(table)), _BATCH)):
+            start = table.bounds[first]
+            view = buffers[number % 2][: table.bounds[first + rows] - start]
+            reading = pool.submit(image.read_into, start, view)
+            if before is not None:
+                digest(*before)
+            before = first, rows, view, reading
+        if before is not None:
+            digest(*before)
     return digests
 
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Lock
-from typing import TypeAlias
 
 from regraft.engine import order as ordering
 from regraft.engine.gate import Gate, Window
 from regraft.engine.medium import Medium
+from regraft.engine.merge_ahead import Ahead
 from regraft.engine.merge_identity import base_identity, changed_since, wrong_in_base, wrong_in_target
 from regraft.engine.merge_journal import MergeJournal
 from regraft.engine.merge_rows import RowReader
@@ -36,9 +35,6 @@ from regraft.model import Digest, Kind, Plan
 #: In the column of batches: the row stays where it is.
 _STAYS = 0xFFFF_FFFF
 
-#: Part of a batch: first row, number of rows, whether they are zeros, their bytes.
-Piece: TypeAlias = tuple[int, int, bool, memoryview]
-
 
 class Merge:
     """Executes `plan`, whose seed 0 is `base`, onto `base`.
@@ -53,7 +49,7 @@ class Merge:
     an error, from any thread, but not twice at once; everything else may be called at any time.
     """
 
-    #: Bytes of a direct batch above which it is computed while the one before it is synced.
+    #: Bytes of all work above which it is computed while earlier work is written and synced.
     ahead = 1 << 20
 
     def __init__(
@@ -86,11 +82,11 @@ class Merge:
         self._running.set()
         self._schedule: Schedule | None = None
         self._rows: RowReader | None = None
+        self._pieces: Ahead  # while `run` works
         self._batch_of = array("I")
         self._unsynced: Window | None = None  # of the last batch, if it was written and its end not recorded
         self._preparing = Lock()
         self._begun = False
-        self._computed_ahead: tuple[int, list[Piece]] = -1, []
         self._done = 0
         self._state, self._error = "ready", ""
 
@@ -152,6 +148,14 @@ class Merge:
         """Whether the row is in its final place, where it stays: it can be read there without holding it."""
         batch = self._batch_of[row]
         return batch == _STAYS or batch < self._gate.position
+
+    def settled_up_to(self, row: int, end: int) -> int:
+        """The first of the rows from `row` to `end` that is not settled; `end` if all of them are."""
+        batches, position = self._batch_of, self._gate.position
+        for number in range(row, end):
+            if position <= batches[number] != _STAYS:
+                return number
+        return end
 
     # -- steering -----------------------------------------------------------------------------------------------------
 
@@ -280,10 +284,10 @@ class Merge:
 
     def _window_of(self, schedule: Schedule, batch: int, start: int) -> Window:
         """Where each row of a batch lies in a window that starts there."""
-        window = {}
+        window, bounds = {}, self.plan.table.bounds
         for row in schedule.batch(batch):
             window[row] = start
-            start += self.plan.table.length(row)
+            start += bounds[row + 1] - bounds[row]
         return window
 
     # -- working ------------------------------------------------------------------------------------------------------
@@ -310,7 +314,6 @@ class Merge:
             if self._unsynced is not None:
                 self._gate.move(self._gate.position - 1, self._unsynced)
                 self._unsynced = None
-            self._computed_ahead = -1, []
             self._done = self._count_done()
 
     def _run(self) -> bool:
@@ -323,6 +326,17 @@ class Merge:
         self._progress.advance(self._done, Origin.IN_PLACE)
         if self._gate.window is not None:
             self._install(self._gate.position)
+        with Ahead(
+            self.plan, self.schedule, self._gate.position, self.rows, worth=self.ahead, limits=self._limits
+        ) as self._pieces:
+            if not self._work():
+                return False
+        self._settle()
+        self._finish()
+        return True
+
+    def _work(self) -> bool:
+        """Do the batches that are left. False if `stop` came first."""
         while self._gate.position < len(self.schedule):
             if not self._running.is_set():
                 self._settle()
@@ -337,8 +351,6 @@ class Merge:
                 self._journaled(self._gate.position)
             else:
                 self._direct(self._gate.position)
-        self._settle()
-        self._finish()
         return True
 
     def _begin(self) -> None:
@@ -364,35 +376,17 @@ class Merge:
 
     def _direct(self, batch: int) -> None:
         """Write, sync, record. Nothing that the batch reads is changed by it, so a cut costs no more than its work."""
-        for first, count, zeros, view in self._computed(batch):
+        for first, count, zeros, view in self._pieces.of(batch):
             start = self.plan.table.bounds[first]
             if zeros:
                 self.base.zero(start, self.plan.table.bounds[first + count] - start)
             else:
                 self.base.write(start, view)
             self._moved(first, count)
-        self._sync_and_look_ahead(batch + 1)
+        self.base.sync()
         self._unsynced = None
         self._gate.move(batch + 1)
         self.journal.record(batch=batch + 1, state=State.IDLE)
-
-    def _sync_and_look_ahead(self, following: int) -> None:
-        """Sync the base; while that lasts, compute the next batch if it is a direct one. What it reads is there to be
-        read until it is done itself."""
-        sizes = map(self.plan.table.length, self.schedule.batch(following)) if following < len(self.schedule) else ()
-        size = sum(sizes)
-        if not self.ahead < size <= self._limits.merge_batch or self.schedule.journaled[following]:
-            self.base.sync()
-            return
-        with ThreadPoolExecutor(1, "sync") as pool:
-            syncing = pool.submit(self.base.sync)
-            with suppress(RegraftError):  # it is met again when the batch is begun
-                pieces = [
-                    (first, count, zeros, memoryview(bytes(view)))
-                    for first, count, zeros, view in self._compute(following)
-                ]
-                self._computed_ahead = following, pieces
-            syncing.result()
 
     def _journaled(self, batch: int) -> None:
         """Everything is read and durable in the journal before anything is written in place."""
@@ -409,9 +403,10 @@ class Merge:
         """The window's rows, durable in the journal: (length, digest)."""
         place = start = self.journal.window_at(window)
         hasher = hashlib.sha256()
-        for first, count, _, view in self._compute(batch, zeros_too=True):
+        for first, count, _, view in self._pieces.of(batch):
+            hashed = self._pieces.beside(hasher.update, view)
             self.journal.medium.write(place, view)
-            hasher.update(view)
+            hashed()
             place += len(view)
             self._wait(self.plan.table.bounds[first + count] - self.plan.table.bounds[first])
         self.journal.medium.sync()
@@ -437,26 +432,6 @@ class Merge:
             self.base.sync()
             self._unsynced = None
             self.journal.record(batch=self._gate.position, state=State.IDLE)
-
-    def _computed(self, batch: int) -> Iterable[Piece]:
-        """The pieces of a direct batch, computed already or now."""
-        known, pieces = self._computed_ahead
-        self._computed_ahead = -1, []
-        return pieces if known == batch else self._compute(batch)
-
-    def _compute(self, batch: int, *, zeros_too: bool = False) -> Iterator[Piece]:
-        """Runs of a batch, verified. Zeros have no bytes unless they are asked for. A piece is gone with the next."""
-        table, rows = self.plan.table, self.rows
-        buffer = memoryview(bytearray(min(self._limits.batch, self.plan.size)))
-        chosen, choice = self.schedule.batch(batch), self.schedule.choice
-        for first, count, zeros in ordering.runs(self.plan, chosen, choice, self._limits.batch):
-            size = table.bounds[first + count] - table.bounds[first]
-            if zeros and not zeros_too:
-                yield first, count, True, buffer[:0]
-                continue
-            view = buffer[:size] if size <= len(buffer) else memoryview(bytearray(size))
-            rows.fill(first, count, view)
-            yield first, count, zeros, view
 
     def _moved(self, first: int, count: int) -> None:
         table = self.plan.table

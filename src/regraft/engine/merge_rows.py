@@ -6,17 +6,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import add
 from threading import Lock
+from typing import TypeAlias
 
 from regraft.engine.decode import UnitDecoder
 from regraft.engine.medium import Medium
 from regraft.engine.order import BASE, elsewhere, reads_base
 from regraft.engine.patch import by_plan
 from regraft.engine.ranges import RangeSource
-from regraft.engine.verify import wrong_rows
+from regraft.engine.verify import Buffers, wrong_rows
 from regraft.errors import DigestError, FormatError, RegraftError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Kind, Plan
+
+# Plain numbers: the loops over many rows know no members of an enumeration.
+_COPY, _DATA, _PATCH = int(Kind.COPY), int(Kind.DATA), int(Kind.PATCH)
+
+#: Bytes of a copy above which a read of its own costs no more than to read it together with others and to move it.
+_SMALL = 64 << 10
+
+#: First row, the row after the last one, number of the first one's operation.
+_Segment: TypeAlias = tuple[int, int, int]
 
 
 class RowReader:
@@ -37,6 +48,7 @@ class RowReader:
     ) -> None:
         self._plan, self.choice, self._sources = plan, choice, sources
         self._units = _Units(plan, blobs, limits.buffer // 4, limits)
+        self._buffers = Buffers()
         self.replaced = 0  #: rows whose operation failed and another one did it
 
     def fill(self, first: int, count: int, view: memoryview) -> None:
@@ -47,22 +59,7 @@ class RowReader:
         """
         table = self._plan.table
         start = table.bounds[first]
-        failed: dict[int, RegraftError] = {}
-        row = first
-        while row < first + count:
-            last = self._neighbours(row, first + count)
-            part = view[table.bounds[row] - start : table.bounds[last] - start]
-            try:
-                self._compute(row, part)
-            except RegraftError as caught:
-                if last == row + 1:
-                    failed[row] = caught
-                for single in range(row, last if last > row + 1 else row):  # only the row with the bad sector is lost
-                    try:
-                        self._compute(single, view[table.bounds[single] - start : table.bounds[single + 1] - start])
-                    except RegraftError as worse:
-                        failed[single] = worse
-            row = last
+        failed = self._gather(first, count, view)
         for wrong in wrong_rows(table, first, count, view):
             failed.setdefault(wrong, self._not_as_expected(wrong))
         for row, error in failed.items():
@@ -89,39 +86,102 @@ class RowReader:
 
     def wrong(self, first: int, count: int, view: memoryview) -> list[int]:
         """The rows that their chosen operation does not give; nothing else is tried. `view` is room for them."""
-        table = self._plan.table
-        start = table.bounds[first]
-        found: set[int] = set()
-        for row in range(first, first + count):
-            try:
-                self._compute(row, view[table.bounds[row] - start : table.bounds[row + 1] - start])
-            except RegraftError:
-                found.add(row)
-        return sorted(found.union(wrong_rows(table, first, count, view)))
+        failed = self._gather(first, count, view)
+        return sorted(set(failed).union(wrong_rows(self._plan.table, first, count, view)))
 
     def _number(self, row: int) -> int:
         return self._plan.table.first[row] + self.choice[row]
 
-    def _neighbours(self, row: int, end: int) -> int:
-        """The end of the run of rows from `row` on that one read of a source gives."""
+    def _gather(self, first: int, count: int, view: memoryview) -> dict[int, RegraftError]:
+        """Put the rows, unverified, into `view`; returns those for which that failed, and why."""
+        bounds, kind = self._plan.table.bounds, self._plan.table.kind
+        start = bounds[first]
+        failed: dict[int, RegraftError] = {}
+        segments = self._segments(first, count)
+        for segment in self._read_scattered(segments, start, view) if len(segments) > 1 else segments:
+            row, last, number = segment
+            try:
+                self._compute(row, view[bounds[row] - start : bounds[last] - start], number)
+            except RegraftError as caught:
+                if last == row + 1 or kind[number] != _COPY:
+                    failed.update(dict.fromkeys(range(row, last), caught))
+                    continue
+                for single in range(row, last):  # only the row with the bad sector is lost
+                    try:
+                        self._compute(single, view[bounds[single] - start : bounds[single + 1] - start])
+                    except RegraftError as worse:
+                        failed[single] = worse
+        return failed
+
+    def _segments(self, first: int, count: int) -> list[_Segment]:
+        """The rows as runs that one read of a source or one decoded unit gives."""
         table = self._plan.table
-        number = self._number(row)
-        last = row + 1
-        if table.kind[number] != Kind.COPY:
-            return last
-        while last < end:
-            other = self._number(last)
-            if (
-                table.kind[other] != Kind.COPY
-                or table.source[other] != table.source[number]
-                or table.at[other] != table.at[number] + table.bounds[last] - table.bounds[row]
-            ):
-                break
-            last += 1
-        return last
+        kinds, source, at, unit, within = table.kind, table.source, table.at, table.unit, table.within
+        found: list[_Segment] = []
+        begun, head = first, -1
+        last_kind = last_place = last_shift = -1
+        numbers = map(add, table.first[first : first + count], self.choice[first : first + count])
+        for row, number, start in zip(
+            range(first, first + count), numbers, table.bounds[first : first + count], strict=True
+        ):
+            kind = kinds[number]
+            if kind == _COPY:
+                place, shift = source[number], at[number] - start
+            elif kind == _DATA:
+                place, shift = unit[number], within[number] - start
+            else:
+                place, shift = number if kind == _PATCH else 0, 0
+            if shift != last_shift or place != last_place or kind != last_kind:
+                if head >= 0:
+                    found.append((begun, row, head))
+                begun, head = row, number
+                last_kind, last_place, last_shift = kind, place, shift
+        found.append((begun, first + count, head))
+        return found
+
+    def _read_scattered(self, segments: list[_Segment], start: int, view: memoryview) -> list[_Segment]:
+        """Read the copies that are neighbours in a source, though not in the image, by one read each time. Returns what
+        is left to do."""
+        bounds, kind = self._plan.table.bounds, self._plan.table.kind
+        source, at = self._plan.table.source, self._plan.table.at
+        left: list[_Segment] = []
+        copies: list[tuple[int, int, int, _Segment]] = []
+        for segment in segments:
+            row, last, number = segment
+            size = bounds[last] - bounds[row]
+            if kind[number] == _COPY and size <= _SMALL:
+                copies.append((source[number], at[number], size, segment))
+            else:
+                left.append(segment)
+        copies.sort()
+        group: list[tuple[int, int, int, _Segment]] = []
+        end = (-1, -1)
+        for copy in [*copies, None]:
+            if copy is not None and copy[:2] == end:
+                group.append(copy)
+                end = copy[0], copy[1] + copy[2]
+                continue
+            if len(group) < 2 or not self._read_group(group, start, view):
+                left += [one[3] for one in group]
+            if copy is not None:
+                group, end = [copy], (copy[0], copy[1] + copy[2])
+        return left
+
+    def _read_group(self, group: list[tuple[int, int, int, _Segment]], start: int, view: memoryview) -> bool:
+        """Whether one read gave all of these copies."""
+        bounds = self._plan.table.bounds
+        number, begin = group[0][:2]
+        buffer = self._buffers.view(group[-1][1] + group[-1][2] - begin)
+        with suppress(RegraftError):
+            if self._sources[number].read_into(begin, buffer) == len(buffer):
+                for _, at, size, (row, _, _) in group:
+                    place = bounds[row] - start
+                    view[place : place + size] = buffer[at - begin : at - begin + size]
+                return True
+        return False
 
     def _compute(self, row: int, view: memoryview, number: int = -1) -> None:
-        """Put the row (of copied rows: as many as `view` takes) into `view`, by operation `number`; unverified."""
+        """Put the row (of a run: as many as `view` takes) into `view`, by operation `number`; unverified."""
         table = self._plan.table
         number = self._number(row) if number < 0 else number
         kind = table.kind[number]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from regraft.engine.medium import Medium
@@ -39,13 +39,12 @@ class MergeView:
         position = offset
         while position < end:
             row = bisect_right(self._bounds, position) - 1
-            last = row + 1
-            if self._merge.settled(row):
-                last = self._settled_up_to(row, end)
+            last = self._merge.settled_up_to(row, bisect_left(self._bounds, end))
+            if last > row:
                 stop = min(self._bounds[last], end)
                 self._read(Place(Where.BASE, position), view[position - offset : stop - offset])
             else:
-                stop = min(self._bounds[last], end)
+                stop = min(self._bounds[row + 1], end)
                 self._row(row, position - self._bounds[row], view[position - offset : stop - offset])
             position = stop
         return max(end - offset, 0)

@@ -32,7 +32,7 @@ _WORTH = 512 << 10
 _STAY, _WRITE, _READ = 0, 1, 2
 
 # Plain numbers: the loops over a million rows know no members of an enumeration.
-_COPY, _DATA = int(Kind.COPY), int(Kind.DATA)
+_ZERO, _COPY, _DATA = int(Kind.ZERO), int(Kind.COPY), int(Kind.DATA)
 _BASE_KINDS = frozenset((_COPY, int(Kind.PATCH)))
 
 
@@ -309,21 +309,15 @@ def stored_units(plan: Plan, schedule: Schedule, batch: int = 0) -> list[int]:
 
 def runs(plan: Plan, rows: array[int], choice: bytes, maximum: int) -> Iterator[tuple[int, int, bool]]:
     """(first row, number of rows, whether all are zeros): neighbours among `rows`, of at most `maximum` bytes."""
-    table = plan.table
-    first = last = -1
-    zeros = False
+    bounds, operation, kind = plan.table.bounds, plan.table.first, plan.table.kind
+    first = following = -1
+    most, zeros = 0, False
     for row in rows:
-        is_zero = table.kind[table.first[row] + choice[row]] == Kind.ZERO
-        if (
-            first >= 0
-            and row == last + 1
-            and is_zero == zeros
-            and table.bounds[row + 1] - table.bounds[first] <= maximum
-        ):
-            last = row
-            continue
-        if first >= 0:
-            yield first, last + 1 - first, zeros
-        first, last, zeros = row, row, is_zero
+        is_zero = kind[operation[row] + choice[row]] == _ZERO
+        if row != following or is_zero != zeros or bounds[row + 1] > most:
+            if first >= 0:
+                yield first, following - first, zeros
+            first, zeros, most = row, is_zero, bounds[row] + maximum
+        following = row + 1
     if first >= 0:
-        yield first, last + 1 - first, zeros
+        yield first, following - first, zeros

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from operator import sub
 from threading import Condition, Lock, local
 
 from regraft import kernels
@@ -76,8 +77,8 @@ class Buffers(local):
 
 
 def row_lengths(table: OpTable, first: int, count: int) -> array[int]:
-    bounds = table.bounds
-    return array("I", [bounds[row + 1] - bounds[row] for row in range(first, first + count)])
+    bounds = table.bounds[first : first + count + 1]
+    return array("I", map(sub, bounds[1:], bounds))
 
 
 def wrong_rows(
