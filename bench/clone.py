@@ -24,7 +24,7 @@ MIB = 1 << 20
 _HERE = Path(__file__).parent
 _QUIET = ("--progress", "none")
 _ROUND_TRIP, _BANDWIDTH = 0.1, 125e6
-_SLICE = 24 * MIB  # of the pair, for the row in which casync waits for each chunk
+_SLICE = 48 * MIB  # of the pair, for the row in which casync waits for each chunk
 
 
 @dataclass(frozen=True)
