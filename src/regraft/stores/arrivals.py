@@ -8,6 +8,8 @@ from regraft.stores.packs import PackWriter
 from regraft.stores.scattered import Places, Scattered
 from regraft.stores.survey import OWN, Survey
 
+_STEP = 1 << 16
+
 
 class Arrivals(Scattered):
     """A medium whose rows are those of the image; only wanted ones can be written.
@@ -73,4 +75,10 @@ class Arrivals(Scattered):
 
 def is_zeros(data: memoryview) -> bool:
     """Whether there is no byte but zeros."""
-    return not any(data[:64]) and bytes(data).count(0) == len(data)
+    return (
+        not any(data[:64])
+        and all(
+            bytes(part).count(0) == len(part)  # of a part, since a chunk may be long
+            for part in (data[start : start + _STEP] for start in range(0, len(data), _STEP))
+        )
+    )
