@@ -96,20 +96,22 @@ class Ahead:
             size = self._bounds[first + count] - self._bounds[first]
             if zeros and not self._journaled[batch]:
                 size = 0  # only made
-            if (self._under_way and self._pool is None) or (self._held and self._held + size > self._most):
+            taken = self._taken(size)
+            if (self._under_way and self._pool is None) or (self._held and self._held + taken > self._most):
                 return
-            self._held += size
-            view = self._room(size)
+            self._held += taken
+            view = memoryview(self._free.pop() if taken == self._batch and self._free else bytearray(taken))[:size]
             computing = self._pool.submit(self._rows.fill, first, count, view) if self._pool and size else None
             self._under_way.append((batch, (first, count, zeros, view), computing))
             self._next = next(self._todo, None)
 
-    def _room(self, size: int) -> memoryview:
-        if self._pool is None or not 0 < size <= self._batch:
-            return memoryview(bytearray(size))
-        return memoryview(self._free.pop() if self._free else bytearray(self._batch))[:size]
+    def _taken(self, size: int) -> int:
+        """The memory that a piece takes. Large ones get buffers of one size, which are used again."""
+        return self._batch if self._pool is not None and self._batch // 2 < size < self._batch else size
 
     def _release(self, view: memoryview) -> None:
-        self._held -= len(view)
-        if view and self._pool is not None and isinstance(view.obj, bytearray) and len(view.obj) == self._batch:
-            self._free.append(view.obj)
+        buffer = view.obj
+        if isinstance(buffer, bytearray):
+            self._held -= len(buffer)
+            if self._pool is not None and len(buffer) == self._batch:
+                self._free.append(buffer)

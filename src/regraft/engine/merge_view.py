@@ -51,9 +51,8 @@ class MergeView:
 
     def settled(self, offset: int, length: int) -> bool:
         """Whether these bytes are in their final place, where they stay."""
-        row = bisect_right(self._bounds, offset) - 1
-        end = offset + length
-        return self._merge.settled(row) and self._bounds[self._settled_up_to(row, end)] >= end
+        row, end = bisect_right(self._bounds, offset) - 1, bisect_left(self._bounds, offset + length)
+        return self._merge.settled_up_to(row, end) == end
 
     def runs(self, offset: int, length: int) -> Iterator[tuple[int, int, Place]]:
         """(first byte, bytes, place) of what a range consists of, at this moment; no two neighbours in one place."""
@@ -66,13 +65,6 @@ class MergeView:
                 yield start, stop - start, last
                 start, last = stop, place
         yield start, end - start, last
-
-    def _settled_up_to(self, row: int, end: int) -> int:
-        """The row behind the last settled one from `row` on, or the one that begins at `end` or later."""
-        last = row + 1
-        while last < len(self._bounds) - 1 and self._bounds[last] < end and self._merge.settled(last):
-            last += 1
-        return last
 
     def _row(self, row: int, within: int, view: memoryview) -> None:
         with self._merge.holding(row) as place:
