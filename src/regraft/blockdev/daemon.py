@@ -40,9 +40,9 @@ def as_error(fields: dict[str, Any]) -> RegraftError:
 class Control:
     """Answers what is asked of a mount at its socket, in a thread: its state, to detach, to hand over."""
 
-    def __init__(self, mount: Mount, wake: threading.Event) -> None:
+    def __init__(self, mount: Mount, wake: threading.Event, faults: Faults) -> None:
         """`wake` is set when the daemon may end. Raises MountError."""
-        self._mount, self._wake = mount, wake
+        self._mount, self._wake, self._faults = mount, wake, faults
         self.handed_over = False
         self.detached = False
         self._listener = records.listen(mount.record.stem)
@@ -84,6 +84,11 @@ class Control:
                 records.say(line, {"error": {"status": 1, "cause": f"nobody knows {question!r}", "cure": ""}})
         except RegraftError as error:
             records.say(line, {"error": as_fields(error)})
+        except OSError:
+            raise  # whoever asked is gone
+        except Exception as error:  # without this thread the mount could neither be asked nor detached
+            self._faults.report(f"an answer failed: {error!r}")
+            records.say(line, {"error": as_fields(RegraftError(f"the daemon failed to answer: {error!r}"))})
 
 
 def serve(mount: Mount, control: Control, wake: threading.Event, faults: Faults) -> None:

@@ -174,7 +174,7 @@ def _run(job: Job, ready: Ready, echo: Callable[[str], None]) -> None:
         mount, device, fresh = (_file if job.file else _disk)(job, faults, stack)
         with _undone(mount if fresh else None):
             records.write(mount.record)
-            control = Control(mount, wake)
+            control = Control(mount, wake, faults)
         harden(lock=job.lock, initrd=job.initrd)
         fields = {"device": device, "target": mount.record.target, "size": mount.record.size, "pid": os.getpid()}
         ready({**fields, "root_hash": mount.record.root_hash or None})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ from regraft.engine.state import identity_of
 from regraft.errors import LimitError, StateError
 from regraft.formats import merge_state
 from regraft.limits import DEFAULT, Limits
-from regraft.model import Index, Kind, Op, OpTable, Plan, Recipe
+from regraft.model import Addressing, Index, Kind, Op, OpTable, Plan, Recipe
 
 #: The number of the base among a plan's seeds.
 BASE = 0
@@ -144,11 +144,11 @@ def reads_base(table: OpTable, number: int) -> bool:
 
 def _columns(plan: Plan, without: Container[int]) -> tuple[bytearray, bytearray, array[int], array[int]]:
     """(role, choice, cost, at) of each row, before anything is converted."""
-    table, units = plan.table, plan.recipe.units
+    table = plan.table
     count = len(table)
     role, choice = bytearray(count), bytearray(count)
     cost, at = array("I", [kernels.NEVER]) * count, array("Q", [0]) * count
-    kind, source, where, unit, stored = table.kind, table.source, table.at, table.unit, units.stored
+    kind, source, where, unit, stored = table.kind, table.source, table.at, table.unit, stored_sizes(plan.recipe)
     for row, (number, last), start in zip(range(count), pairwise(table.first), table.bounds, strict=False):
         if kind[number] in _BASE_KINDS and source[number] == BASE and not (without and row in without):
             place = where[number]
@@ -251,7 +251,7 @@ class Forecast:
     journaled: int  #: bytes written twice
     converted: int  #: rows taken from stored bytes though the base has them
     converted_bytes: int
-    stored: int  #: stored bytes that are decoded
+    stored: int  #: stored bytes that are decoded; of chunk files, whose sizes are not known, what they decode to
     largest_window: int
     journal: int  #: size of the journal
     flushes: int
@@ -264,7 +264,7 @@ class Forecast:
 
 def forecast(plan: Plan, schedule: Schedule) -> Forecast:
     """What executing `schedule` takes."""
-    table, units = plan.table, plan.recipe.units
+    table, sizes = plan.table, stored_sizes(plan.recipe)
     direct = journaled = largest = windows = 0
     for number in range(len(schedule)):
         size = sum(table.length(row) for row in schedule.batch(number))
@@ -288,11 +288,21 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         journaled=journaled,
         converted=converted,
         converted_bytes=converted_bytes,
-        stored=sum(units.stored[unit] for unit in stored_units(plan, schedule)),
+        stored=sum(sizes[unit] for unit in stored_units(plan, schedule)),
         largest_window=largest,
         journal=record.journal_size,
         flushes=2 * (len(schedule) - windows) + 3 * windows + 2,
     )
+
+
+def stored_sizes(recipe: Recipe) -> Sequence[int]:
+    """The stored bytes of each unit; of units that are files of their own, whose sizes nothing tells, the decoded."""
+    units = recipe.units
+    files = {number for number, blob in enumerate(recipe.blobs) if blob.addressing is Addressing.FILES}
+    if not files:
+        return units.stored
+    columns = zip(units.blob, units.length, units.stored, strict=True)
+    return array("I", (length if blob in files else stored for blob, length, stored in columns))
 
 
 def stored_units(plan: Plan, schedule: Schedule, batch: int = 0) -> list[int]:

@@ -31,6 +31,7 @@ from regraft.model.buffers import Buffer
 from regraft.model.recipe import SHORTEST_IDENTITY
 
 MAGIC = b"RGIMAGE\x01"
+_LONGEST = 0xFFFF  # bytes of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Description:
 
 
 def build(description: Description) -> bytes:
+    """Its bytes. Raises LimitError if one of its texts has more than 65535 bytes."""
     count = len(description)
     lengths = array("I", map(description.length, range(count)))
     if sys.byteorder == "big":
@@ -85,7 +87,12 @@ def size_of(description: Description, algorithm: Algorithm) -> int:
 
 
 def _text(text: str) -> bytes:
-    content = text.encode()[:65535]
+    content = text.encode()
+    if len(content) > _LONGEST:
+        raise LimitError(
+            f"image description: a text of {len(content)} bytes, it has room for {_LONGEST}: {text[:60]!r}...",
+            cure="give a shorter one",
+        )
     return struct.pack("<H", len(content)) + content
 
 

@@ -147,7 +147,7 @@ def test_a_device_in_use_stays(state_folder: Path, monkeypatch: pytest.MonkeyPat
 def test_asking_the_daemon(state_folder: Path) -> None:
     kernel, wake = Kernel(), threading.Event()
     mount = begun(kernel, Faults())
-    control = Control(mount, wake)
+    control = Control(mount, wake, Faults())
     assert (records.ask("nbd9", "status") or {})["status"]["state"] == "serving"
     assert "nobody knows" in (records.ask("nbd9", "dance") or {})["error"]["cause"]
     assert records.ask("nbd9", "detach") == {"detached": True}
@@ -156,10 +156,22 @@ def test_asking_the_daemon(state_folder: Path) -> None:
     control.close()
 
 
+def test_a_question_that_fails_is_not_the_last_one(state_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults()
+    mount = begun(Kernel(), faults)
+    control = Control(mount, threading.Event(), faults)
+    with monkeypatch.context() as patch:
+        patch.setattr(mount, "status", lambda: 1 // 0)
+        assert "ZeroDivisionError" in (records.ask("nbd9", "status") or {})["error"]["cause"]
+    assert (records.ask("nbd9", "status") or {})["status"]["errors"] == 1
+    assert records.ask("nbd9", "detach") == {"detached": True}
+    control.close()
+
+
 def test_a_hand_over_keeps_every_connection(state_folder: Path) -> None:
     kernel, wake = Kernel(), threading.Event()
     old = begun(kernel)
-    control = Control(old, wake)
+    control = Control(old, wake, Faults())
     new = NbdMount(joined([DISK], name="disk"), kernel, old.record, Faults())
     kernel.lines[0].sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, 7, 0, 16)[:11])  # half a request
     line = records.connect("nbd9")

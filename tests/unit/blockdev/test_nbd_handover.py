@@ -16,6 +16,7 @@ import pytest
 from nbd_talk import BLOCK_STATUS, READ, WRITE, Client, PatternExport, request
 
 from regraft.blockdev.export import FileExport
+from regraft.blockdev.nbd import handover
 from regraft.blockdev.nbd.handover import VERSION, hand_over, take_over
 from regraft.blockdev.nbd.server import Server, listen_unix
 from regraft.errors import StateError
@@ -105,6 +106,22 @@ def test_clients_go_on_in_another_process(tmp_path: Path, channel: tuple[socket.
         successor.communicate("")
     assert successor.returncode == 0
     assert not os.path.exists(path)
+
+
+def test_clients_stay_whatever_fails(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(connection: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(handover, "_describe", exhausted)
+    disk = PatternExport()
+    with Server([disk]) as server:
+        client = attached(server)
+        with pytest.raises(MemoryError):
+            hand_over(server, channel[0])
+        assert client.command(READ, 0, 512).data(0, 512) == disk.content[:512]
+        client.line.close()
 
 
 def test_clients_stay_if_the_successor_dies(channel: tuple[socket.socket, socket.socket]) -> None:

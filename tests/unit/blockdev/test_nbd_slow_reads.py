@@ -16,6 +16,7 @@ from nbd_talk import BLOCK_STATUS, DISC, EIO, ESHUTDOWN, FLUSH, READ, WRITE, Cli
 from regraft.blockdev.export import SlowExport
 from regraft.blockdev.nbd.handover import hand_over, take_over
 from regraft.blockdev.nbd.server import Server
+from regraft.blockdev.nbd.slow import Workers
 from regraft.errors import StallError
 from regraft.limits import Limits
 
@@ -275,3 +276,18 @@ def test_a_fault_of_the_export_itself_ends_the_connection(disk: Behind, attach: 
     client.say(request(READ, SLOW, 4096, cookie=1))
     assert client.ended()
     assert words == ["a read failed: ZeroDivisionError()"]
+
+
+def test_without_a_thread_for_a_slow_read_the_connection_ends_at_once(
+    disk: Behind, server: Server, attach: Attach, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(self: object, work: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client, other = attach(), attach()
+    monkeypatch.setattr(Workers, "submit", exhausted)
+    client.say(request(READ, SLOW, 4096, cookie=1) + request(READ, SLOW, 512, cookie=2) + request(DISC))
+    assert client.ended()
+    until(lambda: server.clients == 1)
+    assert words == ["""a read failed: RuntimeError("can't start new thread")"""]
+    assert other.command(READ, 0, 100).data(0, 100) == disk.content[:100]

@@ -17,7 +17,7 @@ from shared_vectors import vectors
 from regraft.engine import order as ordering
 from regraft.errors import LimitError, StateError
 from regraft.limits import DEFAULT
-from regraft.model import Algorithm, DigestColumn, Index, Kind, Op, OpTable, Plan
+from regraft.model import Addressing, Algorithm, Blob, DigestColumn, Index, Kind, Op, OpTable, Plan
 from regraft.model.table import ZERO
 
 BLOCK = 512
@@ -123,6 +123,19 @@ def test_a_forecast_adds_up() -> None:
     assert (cost.stored, cost.converted, cost.image) == (BLOCK, 0, 4 * BLOCK)
     small = ordering.forecast(plan, ordering.order(plan, window=BLOCK))
     assert (small.converted, small.converted_bytes, small.journaled) == (1, BLOCK, 0)
+
+
+def test_chunk_files_count_as_what_they_decode_to() -> None:
+    builder = Builder(OLD)
+    for at, length in ((512, 1536), (0, 512)):  # they wait for each other
+        builder.copy(at, length)
+    plan = builder.job().plan
+    units = plan.recipe.units
+    units.offset, units.stored = array("Q", [0, 1]), array("I", [1, 1])
+    plan = replace(plan, recipe=replace(plan.recipe, blobs=(Blob("chunks", 2, Addressing.FILES),)))
+    schedule = ordering.order(plan, window=3 * BLOCK)
+    assert list(schedule.choice) == [0, 1]  # the one that costs less
+    assert ordering.forecast(plan, schedule).stored == 512
 
 
 # -- the cases of bita's in-place reorder ------------------------------------------------------------------------------

@@ -81,6 +81,13 @@ def test_what_is_too_much_is_refused(limit: dict[str, int]) -> None:
         image_description.parse(BYTES, limits=replace(DEFAULT, **limit))
 
 
+def test_a_text_that_finds_no_room_is_refused_rather_than_cut() -> None:
+    longest = replace(SMALL, source="ö" * 32767 + "x")
+    assert image_description.parse(image_description.build(longest)) == longest
+    with pytest.raises(LimitError, match="65536 bytes"):
+        image_description.build(replace(SMALL, source="ö" * 32768))
+
+
 def test_short_digests_and_empty_chunks_are_refused() -> None:
     short = replace(SMALL, digests=DigestColumn(Algorithm.blake2b(8), bytes(24)))
     empty = replace(SMALL, bounds=array("Q", [0, 10, 10, 4107]))

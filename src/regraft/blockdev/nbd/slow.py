@@ -112,6 +112,8 @@ class SlowReads:
             # A client that asks for more than this waits; nothing is lost, it is only not read from.
             while len(self._waiting) + len(self._active) >= self._limits.nbd_pending and not self._hurried():
                 self._changed.wait(_TICK)
+            if self._closed:
+                return  # the connection is of no use any more
             self._waiting.append(_Read(request))
             self._dispatch()
 
@@ -120,7 +122,14 @@ class SlowReads:
         while self._waiting and len(self._active) < self._limits.nbd_slow_reads:
             read = self._waiting.popleft()
             self._active.add(read)
-            self._workers.submit(partial(self._work, read))
+            try:
+                self._workers.submit(partial(self._work, read))
+            except RuntimeError as error:  # no thread can be had: nobody would ever answer this, nor what waits behind
+                self._closed = True
+                self._active.discard(read)
+                self._waiting.clear()
+                self._changed.notify_all()
+                self._broken(error)
 
     def _work(self, read: _Read, buffer: bytearray) -> None:
         try:

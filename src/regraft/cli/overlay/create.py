@@ -177,7 +177,7 @@ def _run(job: Job, old: Record | None, ready: Ready, echo: Callable[[str], None]
         mount = OverlayMount(disk, record, merging.background, merging.free, faults)
         stack.callback(mount.close)
         mount.begin(attached=attached)
-        control = Control(mount, wake)
+        control = Control(mount, wake, faults)
         harden(lock=job.lock)
         ready({
             "device": record.target, "size": record.size, "pid": os.getpid(), "merged": mount.record.merged,
