@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 import struct
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from regraft.errors import DigestError, FormatError, LimitError, UnsupportedError
@@ -238,33 +239,15 @@ def _header(parts: _Parts, legacy: bool, data_offset: int, size: int, checksum: 
     parameters, compression = parts.parameters, parts.compression
     if parameters is None or compression is None:
         raise FormatError("bita dictionary: it does not say how chunks were cut or compressed", offset=LEAD_SIZE)
-    if parts.digest and len(parts.digest) != 64:
-        raise FormatError(f"bita dictionary: an image checksum of {len(parts.digest)} bytes, not 64", offset=LEAD_SIZE)
-    if not parts.digest and parameters.hash_length < SHORTEST_IDENTITY:
-        raise UnsupportedError(
-            f"bita dictionary: chunk hashes of {parameters.hash_length} bytes, and no checksum of the image"
-        )
+    digest = image_digest("bita dictionary", parts.digest, parameters)
     digests = DigestColumn(Algorithm.blake2b(parameters.hash_length))
     stored, offsets, lengths = array("I"), array("Q"), array("I")
     for number, descriptor in enumerate(parts.descriptors):
         _descriptor(descriptor, number, compression[0], digests, stored, offsets, lengths, limits)
-    total = 0
-    for row, number in enumerate(parts.order):
-        if number >= len(lengths):
-            raise FormatError(
-                f"bita dictionary: chunk {row} of the image is descriptor {number}, there are {len(lengths)}",
-                offset=LEAD_SIZE,
-            )
-        total += lengths[number]
-    if total != parts.image_size:
-        raise FormatError(
-            f"bita dictionary: an image of {parts.image_size} bytes, but its chunks have {total}", offset=LEAD_SIZE
-        )
-    if total > limits.image_size:
-        raise LimitError(f"bita dictionary: an image of {total} bytes, more than {limits.image_size} (image_size)")
+    total = image_size("bita dictionary", parts.image_size, parts.order, lengths, limits)
     return Header(
         parameters=parameters,
-        digest=Digest(Algorithm.BLAKE2B, parts.digest) if parts.digest else None,
+        digest=digest,
         image_size=total,
         compression=compression[0],
         level=compression[1],
@@ -280,6 +263,34 @@ def _header(parts: _Parts, legacy: bool, data_offset: int, size: int, checksum: 
         size=size,
         checksum=checksum,
     )
+
+
+def image_digest(what: str, checksum: bytes, parameters: Parameters) -> Digest | None:
+    """The digest of the image, if a dictionary has one; it must where hashes of chunks are too short to prove any.
+
+    `what` names the dictionary, bita's or ihop's. Raises FormatError, UnsupportedError.
+    """
+    if checksum and len(checksum) != 64:
+        raise FormatError(f"{what}: an image checksum of {len(checksum)} bytes, not 64", offset=LEAD_SIZE)
+    if not checksum and parameters.hash_length < SHORTEST_IDENTITY:
+        raise UnsupportedError(f"{what}: chunk hashes of {parameters.hash_length} bytes, and no checksum of the image")
+    return Digest(Algorithm.BLAKE2B, checksum) if checksum else None
+
+
+def image_size(what: str, said: int, order: Sequence[int], lengths: Sequence[int], limits: Limits) -> int:
+    """The bytes of the chunks in `order`: those that the dictionary has `said`. Raises FormatError, LimitError."""
+    total = 0
+    for row, number in enumerate(order):
+        if number >= len(lengths):
+            raise FormatError(
+                f"{what}: chunk {row} of the image is number {number}, there are {len(lengths)}", offset=LEAD_SIZE
+            )
+        total += lengths[number]
+    if total != said:
+        raise FormatError(f"{what}: an image of {said} bytes, but its chunks have {total}", offset=LEAD_SIZE)
+    if total > limits.image_size:
+        raise LimitError(f"{what}: an image of {total} bytes, more than {limits.image_size} (image_size)")
+    return total
 
 
 def _descriptor(

@@ -14,15 +14,14 @@ import re
 from array import array
 from dataclasses import dataclass, field
 
-from regraft.errors import DigestError, FormatError, LimitError, UnsupportedError
+from regraft.errors import DigestError, FormatError, LimitError
 from regraft.formats import protobuf
-from regraft.formats.cba import Parameters, read_parameters
+from regraft.formats.cba import Parameters, image_digest, image_size, read_parameters
 from regraft.formats.cursor import Cursor
 from regraft.formats.protobuf import Message
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Addressing, Algorithm, Blob, Codec, Digest, DigestColumn, Kind, Op, OpTable, Recipe, Units
 from regraft.model.buffers import Buffer
-from regraft.model.recipe import SHORTEST_IDENTITY
 
 MAGIC = b"IHOP1\0"
 
@@ -123,30 +122,11 @@ def _header(parts: _Parts, size: int, checksum: bytes, limits: Limits) -> Header
     parameters = parts.parameters
     if parameters is None:
         raise FormatError("ihop dictionary: it does not say how chunks were cut", offset=LEAD_SIZE)
-    if parts.digest and len(parts.digest) != 64:
-        raise FormatError(f"ihop dictionary: an image checksum of {len(parts.digest)} bytes, not 64", offset=LEAD_SIZE)
-    if not parts.digest and parameters.hash_length < SHORTEST_IDENTITY:
-        raise UnsupportedError(
-            f"ihop dictionary: chunk hashes of {parameters.hash_length} bytes, and no checksum of the image"
-        )
+    digest = image_digest("ihop dictionary", parts.digest, parameters)
     digests, lengths = DigestColumn(Algorithm.blake2b(parameters.hash_length)), array("I")
     for number, chunk in enumerate(parts.chunks):
         _chunk(chunk, number, digests, lengths, limits)
-    total = 0
-    for row, number in enumerate(parts.order):
-        if number >= len(lengths):
-            raise FormatError(
-                f"ihop dictionary: chunk {row} of the image is number {number}, there are {len(lengths)}",
-                offset=LEAD_SIZE,
-            )
-        total += lengths[number]
-    if total != parts.image_size:
-        raise FormatError(
-            f"ihop dictionary: an image of {parts.image_size} bytes, but its chunks have {total}", offset=LEAD_SIZE
-        )
-    if total > limits.image_size:
-        raise LimitError(f"ihop dictionary: an image of {total} bytes, more than {limits.image_size} (image_size)")
-    digest = Digest(Algorithm.BLAKE2B, parts.digest) if parts.digest else None
+    total = image_size("ihop dictionary", parts.image_size, parts.order, lengths, limits)
     return Header(parameters, digest, total, parts.order, digests, lengths, parts.writer, size, checksum)
 
 
