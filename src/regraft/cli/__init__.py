@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from regraft.cli._descriptors import allow_many
 from regraft.cli._group import VerbGroup
 from regraft.cli._memory import be_frugal
 from regraft.cli._output import fail, say
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from regraft.errors import RegraftError, UsageError
 
     be_frugal()
+    allow_many()
     group = VerbGroup("regraft", __path__, __name__)
     try:
         status = group.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,3 +114,9 @@ class Size(click.ParamType[int]):
 def examples(*lines: str) -> str:
     """The epilog of a --help page."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def is_given(option: str) -> bool:
+    """Whether the user gave this option (its parameter's name) to the verb that runs, rather than left the default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import examples, json_option, seed_option
+from regraft.cli._options import examples, is_given, json_option, seed_option
 from regraft.cli._output import emit_json, say
 from regraft.errors import BusyError, MissingError, StateError, UsageError
 from regraft.limits import DEFAULT
@@ -125,6 +125,10 @@ def command(
         raise UsageError("--verity is for a new device: not with --fuse, and --take-over keeps what there is")
     if hash_offset and tree:
         raise UsageError("--hash-offset and --tree exclude each other")
+    if (file or take_over) and any(map(is_given, ("connections", "timeout", "dead_timeout"))):
+        raise UsageError(
+            "--connections, --timeout and --dead-timeout are of a new device, not of --fuse or --take-over"
+        )
     job = Job(
         _absolute(what), device, os.path.abspath(file) if file else "", connections, timeout, dead_timeout, verity,
         root_hash, hash_offset, os.path.abspath(tree) if tree else "", name, take_over, lock, initrd, network,

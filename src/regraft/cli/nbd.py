@@ -12,7 +12,7 @@ import click
 
 from regraft.cli._merge_work import How, find_sidecar, is_local_delta, merge_options
 from regraft.cli._network import Network, network_options
-from regraft.cli._options import Places, examples, json_option, progress_option, seed_option, store_options
+from regraft.cli._options import Places, examples, is_given, json_option, progress_option, seed_option, store_options
 from regraft.cli._output import SCHEMA, say
 from regraft.cli._progress import meter
 from regraft.errors import UsageError
@@ -92,8 +92,8 @@ def command(
     from regraft.cli._export import open_export
     from regraft.cli._merge_export import open_merging
 
-    if path is not None and port is not None:
-        raise UsageError("--socket and --port exclude each other")
+    if path is not None and (port is not None or is_given("host")):
+        raise UsageError("--socket excludes --port and --host")
     if bool(tls_cert) != bool(tls_key) or (tls_ca and not tls_cert):
         raise UsageError("--tls-cert and --tls-key belong together, and --tls-ca to both")
     if len(names) > len(images):
@@ -104,6 +104,8 @@ def command(
         raise UsageError("--merge needs --base")
     if base is not None and (len(images) > 1 or seeds or keep):
         raise UsageError("--base is for a single WHAT, without --seed and --keep")
+    if no_read_ahead and (base is not None or not any(map(_is_fetched, images))):
+        raise UsageError("--no-read-ahead is for chunked artifacts: of anything else nothing is fetched")
     tls = server_context(tls_cert, tls_key, clients=tls_ca or "") if tls_cert and tls_key else None
     with ExitStack() as stack:
         exports: list[Export] = []
@@ -143,6 +145,13 @@ def command(
             over.wait()
             if merging is not None:
                 merging.background.stop()
+
+
+def _is_fetched(what: str) -> bool:
+    from regraft.cli._artifact import is_artifact
+    from regraft.stores.places import stored
+
+    return stored(what) is None and is_artifact(what)
 
 
 def _listen(path: str | None, host: str, port: int | None) -> socket.socket:

@@ -35,6 +35,9 @@ from regraft.stores.store import Store
 #: A pack of which less than this part is alive is copied and dropped.
 _WORTH_KEEPING = 0.5
 
+#: Packs that are open at once while they are compacted: a process has few descriptors, a store many packs.
+_AT_ONCE = 64
+
 
 @dataclass(slots=True)
 class Report:
@@ -180,8 +183,9 @@ def _compact(store: Store, sparse: list[_Use], report: Report, limits: Limits, p
     progress.phase("compact", sum(use.live for use in sparse))
     by_algorithm = sorted(sparse, key=lambda use: (use.algorithm.label, use.number))
     for algorithm, group in itertools.groupby(by_algorithm, key=lambda use: use.algorithm):
-        with suppress(SpaceError):  # what does not fit stays where it is
-            done = _copy(store, algorithm, list(group), report, limits, progress) or done
+        while some := list(itertools.islice(group, _AT_ONCE)):
+            with suppress(SpaceError):  # what does not fit stays where it is
+                done = _copy(store, algorithm, some, report, limits, progress) or done
     return done
 
 

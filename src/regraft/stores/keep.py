@@ -203,6 +203,7 @@ class KeepStore:
         right = set(check_rows(whole, table, rows, limits=self._limits, progress=progress))
         wrong = {self._chunks.of[row] for row in rows if row not in right}
         if wrong:
+            self._take_back(wrong)
             for chunk in wrong:
                 self._places.pack[chunk], self._state[chunk] = NOWHERE, _MISSING
             return [row for row, chunk in enumerate(self._chunks.of) if chunk in wrong]
@@ -216,6 +217,15 @@ class KeepStore:
             writer.settle()
         self._finished = whole
         return []
+
+    def _take_back(self, chunks: set[int]) -> None:
+        """What was recorded of these chunks is not so: others, and the next run, must not count on it."""
+        for chunk in chunks:
+            pack, offset = self._place_of(chunk)
+            writer, position = self._packs[pack].writer, self._packs[pack].position
+            if writer is not None:
+                writer.take_back(position, offset, self._chunks.lookup.digests[chunk])
+        self.flush()
 
     def _whole(self) -> Scattered:
         """The image as it lies in the packs, all chunks being there."""

@@ -2,8 +2,8 @@
 """Packs: finding chunks in those that are there, and writing new ones.
 
 Order of writing: chunks, pack synced, records appended to the index, index synced; so a record never promises what a
-power cut could take away. The index of a pack that is being written is locked: nobody else counts on that pack, trims
-or drops it.
+power cut could take away. The index of a pack that is being written is locked: nobody else trims or drops that pack.
+What it has recorded counts already, for everybody, but may still be taken back.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _closing(found: Found, packs: Iterator[Pack]) -> Iterator[Pack]:
 
 
 def locate(directory: Directory, wanted: Lookup, limits: Limits = DEFAULT) -> Found:
-    """Look for chunks in all packs; the newest pack that has one wins. Raises as `sound_packs` does."""
+    """Look for chunks in all packs; the newest pack that has one wins. Those that are being written count as far
+    as they are recorded. Raises as `sound_packs` does."""
     found = Found(Places(len(wanted)), [], [])
     left = len(wanted)
     algorithm = wanted.digests.algorithm

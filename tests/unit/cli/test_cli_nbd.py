@@ -53,6 +53,9 @@ def test_a_file_with_something_else_is_not_overwritten(tmp_path: Path) -> None:
 def test_options_that_contradict_each_other(image: str, tmp_path: Path) -> None:
     for options in (
         ["--socket", str(tmp_path / "s"), "--port", "0"],
+        ["--socket", str(tmp_path / "s"), "--host", "127.0.0.1"],
+        ["--socket", str(tmp_path / "s"), "--no-read-ahead"],
+        ["--socket", str(tmp_path / "s"), "--no-read-ahead", "--base", image],
         ["--tls-cert", image],
         ["--tls-key", image],
         ["--tls-ca", image],

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from chunk_stores import CHUNK, SMALL, content_of, files, image, new_store, put
 
 from regraft.errors import BusyError, StateError
 from regraft.stores.gc import collect
-from regraft.stores.store import Store
+from regraft.stores.store import Store, open_store
 from regraft.stores.verify import verify
 from regraft.testing.memory import MemoryDirectory
 
@@ -53,6 +56,23 @@ def test_a_mostly_dead_pack_is_compacted() -> None:
     assert content_of(store, "new") == image(9, 2).content
     assert sum(len(content) for name, content in files(store).items() if name.endswith(".pack")) == 2 * CHUNK
     assert collect(store, limits=SMALL).freed == 0
+
+
+def test_more_sparse_packs_than_descriptors_are_compacted(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "store"), create=True, limits=replace(SMALL, journal_bytes=1 << 20)) as store:
+        put(store, "old", image(*range(1, 801)))
+        put(store, "new", image(*range(1, 801, 5)))
+        store.remove("old")
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 130, before[1]))
+        try:
+            report = collect(store, limits=SMALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert (report.packs, report.copied) == (160, 160 * CHUNK)
+        assert content_of(store, "new") == image(*range(1, 801, 5)).content
 
 
 def test_a_pack_that_is_half_alive_stays_as_it_is() -> None:

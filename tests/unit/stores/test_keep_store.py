@@ -17,6 +17,7 @@ from regraft.errors import BusyError, SpaceError, StateError, TransportError, Un
 from regraft.model import OpTable, Recipe, Units
 from regraft.stores.gc import collect
 from regraft.stores.keep import KeepStore, open_keep
+from regraft.stores.packs import sound_packs
 from regraft.stores.store import Store
 from regraft.stores.verify import verify
 from regraft.testing.memory import MemoryDirectory, MemoryMedium
@@ -203,8 +204,11 @@ def test_damage_that_comes_later_is_found_before_the_image_appears() -> None:
     pack = store.directory.files["00000001.pack"]
     assert isinstance(pack, MemoryMedium)
     pack.content[5] ^= 1
+    recorded = [pack.index.digests[0] for pack in sound_packs(store.directory) if pack.number == 1]
     assert lazy.keep.prove() == [0]
     assert store.images() == []
+    assert recorded
+    assert not any(recorded[0] in list(pack.index.digests) for pack in sound_packs(store.directory))  # taken back
     lazy.complete()
     lazy.close()
     assert content_of(store, "v") == WANTED.content

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,6 +21,7 @@ from regraft.limits import DEFAULT, Limits
 DEVICE = "/dev/fuse"
 KIND = "fuse.regraft"
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what users of a mount get whose daemon has died
+_LETTING_GO = 10.0  # seconds; who asks the daemon waits for longer
 _ENDED = (errno.ENODEV, errno.ECONNABORTED)
 _GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN)  # a request that was withdrawn before we had it
 
@@ -31,6 +33,7 @@ class FuseFile:
         self.path = path
         self._descriptor, self._made, self._file, self._report = descriptor, made, file, report
         self._ready = threading.Event()
+        self._unmounted = False
         self._threads: list[threading.Thread] = []
 
     def start(self, threads: int) -> None:
@@ -54,15 +57,24 @@ class FuseFile:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the last user has gone after it was unmounted, for `timeout` seconds; whether that is so."""
+        end = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(None if end is None else max(end - time.monotonic(), 0))
         return not self.alive
 
-    def unmount(self, *, force: bool = False) -> None:
-        """Raises BusyError, and goes on serving, while the file is open; with `force` its readers get errors."""
-        flags = UnmountFlag.FORCE | UnmountFlag.DETACH if force else UnmountFlag(0)
-        mounting.unmount(self.path, flags)
-        self.wait()
+    def unmount(self, *, force: bool = False, timeout: float = _LETTING_GO) -> None:
+        """Raises BusyError, and goes on serving, while the file is open; with `force` its readers get errors.
+
+        So it does if the mount is gone here, but lives on elsewhere after `timeout` seconds.
+        """
+        if not self._unmounted:
+            mounting.unmount(self.path, UnmountFlag.FORCE | UnmountFlag.DETACH if force else UnmountFlag(0))
+            self._unmounted = True
+        if not self.wait(timeout):
+            raise BusyError(
+                f"{self.path} is unmounted, but still held after {timeout:g} s, perhaps in another mount namespace",
+                cure="end what holds it (a container, or a service with a mount namespace); the daemon then ends, too",
+            )
         self.close()
 
     def close(self) -> None:
