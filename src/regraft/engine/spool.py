@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from array import array
 from collections.abc import Generator, Sequence
 
@@ -11,16 +13,20 @@ from regraft.engine.decode import UnitDecoder
 from regraft.engine.medium import Medium
 from regraft.engine.progress import QUIET, Origin, Progress
 from regraft.engine.ranges import Range, RangeSource
-from regraft.errors import DigestError, FormatError, SourceError
+from regraft.errors import DigestError, FormatError, LimitError, SourceError
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Addressing, Kind, Recipe
 from regraft.model.buffers import Buffer
+
+_HEAD, _CRC = struct.Struct("<QI"), struct.Struct("<I")
 
 
 class Spool:
     """Units of a remote blob. What is not there is fetched.
 
-    Each lies in `medium` where the blob has it: a sparse file; those that are files of their own, one after the other.
+    Each lies in `medium` where the blob has it: a sparse file. Those that are files of their own lie one after the
+    other, each behind a head by which a later process finds it: its position in the blob u64, its length u32, and the
+    CRC-32 of these, all little-endian.
     """
 
     def __init__(self, recipe: Recipe, blob: RangeSource, medium: Medium, limits: Limits = DEFAULT) -> None:
@@ -30,12 +36,14 @@ class Spool:
         self._rows = _rows_of_units(recipe) if recipe.units.digests.algorithm is None else array("q")
         self._here: dict[Range, Range] = {}  # where it lies
         self._end = 0
+        self._left = self._scan() if self._files else {}  # what an earlier process has left, not checked yet
 
     def bring(self, units: Sequence[int], *, progress: Progress = QUIET) -> int:
         """Have all of `units` here, durably; returns the stored bytes that were fetched.
 
-        What an earlier call brought is found again where units have digests; units without are decoded, to see that
-        they are right. Raises TransportError, and DigestError or FormatError for a unit that arrived wrong twice.
+        What an earlier call brought is found again where units have digests, or are files of their own; units without
+        digests are decoded, to see that they are right. Raises TransportError, and DigestError or FormatError for a
+        unit that arrived wrong twice.
         """
         ranges = {self._decoder.range_of(unit): unit for unit in units}
         missing = [place for place, unit in sorted(ranges.items()) if not self._holds(place, unit)]
@@ -54,8 +62,7 @@ class Spool:
                         raise
                     wrong.append(place)
                     continue
-                self._here[place] = here = self._place(place, len(stored))
-                self._medium.write(here.offset, stored)
+                self._write(place, stored)
                 progress.advance(lengths[ranges[place]], Origin.FETCHED)
             missing = sorted(wrong)
             if not missing:
@@ -71,26 +78,46 @@ class Spool:
             self._decoder.prepare([unit])
             self._decoder.row(row, table.within[table.first[row]], self._decoder.decode(unit, stored))
 
-    def _place(self, place: Range, length: int) -> Range:
-        """Where to put what the blob has at `place`."""
-        if not self._files:
-            return place
-        self._end += length
-        return Range(self._end - length, length)
+    def _write(self, place: Range, stored: Buffer) -> None:
+        here, length = place, len(memoryview(stored))
+        if self._files:
+            head = _HEAD.pack(place.offset, length)
+            self._medium.write(self._end, head + _CRC.pack(zlib.crc32(head)))
+            here = Range(self._end + _HEAD.size + _CRC.size, length)
+            self._end = here.end
+        self._medium.write(here.offset, stored)
+        self._here[place] = here
+
+    def _scan(self) -> dict[int, Range]:
+        """Where files lie, by their position in the blob, up to the first head that is none: behind it is room."""
+        found: dict[int, Range] = {}
+        head = bytearray(_HEAD.size + _CRC.size)
+        while self._medium.size - self._end >= len(head):
+            if self._medium.read_into(self._end, memoryview(head)) < len(head):
+                break
+            position, length = _HEAD.unpack_from(head)
+            here = Range(self._end + len(head), length)
+            if _CRC.unpack_from(head, _HEAD.size)[0] != zlib.crc32(head[: _HEAD.size]) or here.end > self._medium.size:
+                break
+            found[position], self._end = here, here.end
+        return found
 
     def _holds(self, place: Range, unit: int) -> bool:
-        if self._files:
-            return place in self._here
-        if self._recipe.units.digests.algorithm is None or place.end > self._medium.size:
+        if place in self._here:
+            return True
+        if not self._files and (self._recipe.units.digests.algorithm is None or place.end > self._medium.size):
             return False
-        stored = bytearray(place.length)
+        here = self._left.get(place.offset) if self._files else place
+        if here is None:
+            return False
+        stored = bytearray(here.length)
         try:
-            if self._medium.read_into(place.offset, memoryview(stored)) == place.length:
-                self._decoder.check_stored(unit, stored)
-                self._here[place] = place
+            if self._medium.read_into(here.offset, memoryview(stored)) == here.length:
+                self._check(unit, stored)
+                self._here[place] = here
                 return True
-        except (DigestError, SourceError):
-            pass
+        except (DigestError, FormatError, LimitError, SourceError):
+            pass  # a power cut has left the head, but not all of the bytes
         return False
 
     def fetch(self, ranges: Sequence[Range], *, ordered: bool = False) -> Generator[tuple[int, Buffer], None, None]:

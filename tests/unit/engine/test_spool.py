@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+import casync_stores
 import pytest
-from images import CountingSource, small_recipe
+from images import CountingSource, Pair, small_recipe
 
 from regraft.engine.ranges import Range
 from regraft.engine.spool import Spool
@@ -56,3 +58,27 @@ def test_a_chunk_that_only_its_plain_bytes_prove_is_proved_before_it_counts() ->
     assert Spool(recipe, source, MemoryMedium()).bring([0, 1]) == 3000
     with pytest.raises(DigestError):
         Spool(recipe, CountingSource(content, spoil={1000: 2}), MemoryMedium()).bring([0, 1])
+
+
+def test_chunk_files_are_found_again_by_a_later_process_where_a_power_cut_left_them_whole(
+    pair: Pair, tmp_path: Path
+) -> None:
+    made = casync_stores.pack(pair.new, tmp_path / "store", casync_stores.Options())
+    medium = MemoryMedium()
+
+    def spool() -> Spool:
+        return Spool(made.recipe, casync_stores.source(made.header, tmp_path / "store"), medium)
+
+    first = spool()
+    units = list(range(6))
+    assert first.bring(units) > 0
+    assert spool().bring(units) == 0
+    _, second, *_, last = sorted(first._here.values())
+    del medium.content[-1:]  # the last one lost its end,
+    medium.content[second.offset + second.length // 2] ^= 1  # and the second one a page
+    assert spool().bring(units) == second.length + last.length
+    later = spool()
+    assert later.bring(units) == 0
+    places = [later._decoder.range_of(unit) for unit in units]
+    wanted = [bytes(data) for _, data in casync_stores.source(made.header, tmp_path / "store").fetch(places)]
+    assert [bytes(data) for _, data in later.fetch(places)] == wanted
