@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +19,7 @@ from regraft.blockdev.mounts import Faults, Mount
 from regraft.errors import BusyError, RegraftError, tree
 
 _TICK = 1.0  # seconds between two looks at the connections
+_BREATH = 0.2  # seconds until a question is heard again that the system had no room for
 _ASK_TIME = 20.0
 _PR_SET_IO_FLUSHER = 57  # linux/prctl.h, since 5.6
 _MCL_CURRENT, _MCL_FUTURE = 1, 2  # sys/mman.h
@@ -56,8 +59,11 @@ class Control:
         while True:
             try:
                 line, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
+                    return  # closed
+                time.sleep(_BREATH)
+                continue
             with line, suppress(OSError):
                 line.settimeout(_ASK_TIME)
                 self._answer(line)

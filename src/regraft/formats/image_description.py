@@ -23,7 +23,7 @@ from array import array
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from regraft.errors import FormatError, LimitError, StateError
+from regraft.errors import FormatError, LimitError, StateError, UsageError
 from regraft.formats.cursor import Cursor
 from regraft.limits import DEFAULT, Limits
 from regraft.model import Algorithm, Digest, DigestColumn
@@ -87,7 +87,10 @@ def size_of(description: Description, algorithm: Algorithm) -> int:
 
 
 def _text(text: str) -> bytes:
-    content = text.encode()
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"image description: {text[:60]!r} is not UTF-8", cure="give the file another name") from None
     if len(content) > _LONGEST:
         raise LimitError(
             f"image description: a text of {len(content)} bytes, it has room for {_LONGEST}: {text[:60]!r}...",

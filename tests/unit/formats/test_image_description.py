@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from regraft.errors import LimitError, RegraftError, StateError
+from regraft.errors import LimitError, RegraftError, StateError, UsageError
 from regraft.formats import image_description
 from regraft.formats.image_description import Description
 from regraft.limits import DEFAULT
@@ -111,3 +111,8 @@ def test_four_million_chunks_are_columns() -> None:
     assert image_description.parse(data) == large
     assert time.monotonic() - start < 60
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 5 * len(data)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        image_description.build(replace(SMALL, source="caf\udce9.cba"))
