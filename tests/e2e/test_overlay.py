@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     for name, *options in (("diff", "dm-update"), ("cow", "cow")):
         arguments = ["delta", folder / "old", folder / "new", "-f", *options, "--level", "1"]
         assert on_host(*arguments, "-o", folder / "data" / name) == 0
-    data = make_image(folder / "data", "ext4", folder / "data.img")
+    data = make_image(folder / "data", "ext4", folder / "data.img", "32M")  # with a journal: power is cut
     return Site(old, Images(inside.digests(str(tree)), {"ext4": image}), data)
 
 

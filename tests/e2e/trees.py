@@ -42,10 +42,10 @@ def make_tree(folder: Path, *, seed: int = 12, files: int = 60) -> Path:
     return folder
 
 
-def make_image(tree: Path, kind: str, image: Path) -> Path:
-    """An image of a tree."""
+def make_image(tree: Path, kind: str, image: Path, size: str = "4M") -> Path:
+    """An image of a tree. size: of an ext4, which has a journal from 8 MiB on."""
     commands = {
-        "ext4": ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", str(tree), str(image), "4M"],
+        "ext4": ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", str(tree), str(image), size],
         "squashfs": ["mksquashfs", str(tree), str(image), "-quiet", "-no-progress", "-comp", "zstd"],
         "erofs": ["mkfs.erofs", "-zlz4hc", str(image), str(tree)],
     }
