@@ -124,7 +124,9 @@ class ReadAhead:
         self._view.keep_rows(rows)
         spent = time.monotonic() - began
         if not all(map(self._view.kept, rows)):
-            return False  # the medium has failed, and this was told
+            # The medium has failed, and this was told; or a reader is keeping one of them at this moment.
+            time.sleep(_QUIET)
+            return self._view.keeping
         if spent < _PATIENCE / 2:
             self._step = min(2 * self._step, _MOST)
         elif spent > _PATIENCE:

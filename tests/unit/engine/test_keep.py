@@ -239,6 +239,20 @@ def test_completing_pauses_while_the_peer_is_away(device: Device, monkeypatch: p
     assert device.words == ["completing the image pauses: gone"]  # once for each time that it is away
 
 
+def test_completing_waits_for_what_a_reader_is_keeping(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = device.keep()
+    view = device.view(CountingSource(IMAGE), keep)
+    kept, coming = view.kept, [3, 3, 3]
+    # Row 3 is on its way through another thread: nothing that completing does makes it be kept for a while.
+    monkeypatch.setattr(view, "kept", lambda row: kept(row) and not (row == 3 and coming and coming.pop()))
+    ahead = ReadAhead(view, keep, report=device.words.append)
+    ahead.start()
+    until(lambda: ahead.completed)
+    ahead.close()
+    assert bytes(device.file.content) == IMAGE
+    assert not device.words
+
+
 def test_readers_come_before_completing(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regraft.engine.read_ahead._QUIET", 1.5)
     keep = device.keep()
